@@ -1,0 +1,79 @@
+"""The whole life of a trading model: one clock and one fill model.
+
+The names below are the library behind the command line, loaded when they are first used, so that
+``import trademl`` stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trademl._version import __version__
+
+if TYPE_CHECKING:
+    from trademl.backtest.jobs import backtest_model
+    from trademl.config import Settings, load_settings
+    from trademl.etl.build import build_features
+    from trademl.etl.dataset import Split, load_split
+    from trademl.etl.features import FeatureRecipe, feature_matrix
+    from trademl.etl.recordio import read_recordio, write_recordio
+    from trademl.ingest.replay import export, replay
+    from trademl.ledger import Ledger
+    from trademl.market.costs import Costs
+    from trademl.market.fills import settle
+    from trademl.market.orders import Orders, Transactions
+    from trademl.market.quotes import Quotes
+    from trademl.pipeline.run import run
+    from trademl.pipeline.strategy import Strategy
+    from trademl.pipeline.workspace import Workspace
+    from trademl.serve.client import predict
+    from trademl.serve.deployments import deploy
+    from trademl.serve.server import serve
+    from trademl.train.evaluations import evaluate_model
+    from trademl.train.jobs import select_model, train_dataset, tune_dataset
+    from trademl.train.model import load_model
+
+_HOME = {
+    "Costs": "market.costs",
+    "FeatureRecipe": "etl.features",
+    "Ledger": "ledger",
+    "Orders": "market.orders",
+    "Quotes": "market.quotes",
+    "Settings": "config",
+    "Split": "etl.dataset",
+    "Strategy": "pipeline.strategy",
+    "Transactions": "market.orders",
+    "Workspace": "pipeline.workspace",
+    "backtest_model": "backtest.jobs",
+    "build_features": "etl.build",
+    "deploy": "serve.deployments",
+    "evaluate_model": "train.evaluations",
+    "export": "ingest.replay",
+    "feature_matrix": "etl.features",
+    "load_model": "train.model",
+    "load_settings": "config",
+    "load_split": "etl.dataset",
+    "predict": "serve.client",
+    "read_recordio": "etl.recordio",
+    "replay": "ingest.replay",
+    "run": "pipeline.run",
+    "select_model": "train.jobs",
+    "serve": "serve.server",
+    "settle": "market.fills",
+    "train_dataset": "train.jobs",
+    "tune_dataset": "train.jobs",
+    "write_recordio": "etl.recordio",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'trademl' has no attribute {name!r}")
+    return getattr(import_module(f"trademl.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""``python -m trademl``."""
+
+from trademl.cli.main import main
+
+main()

@@ -1,0 +1,141 @@
+"""A backtest as an artifact: a model's scores of a dataset's test rows, traded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.backtest.results import ledger_rows
+from trademl.backtest.run import backtest
+from trademl.backtest.signals import Signals
+from trademl.errors import DataError
+from trademl.etl.dataset import load_split
+from trademl.ingest.batch import Batch, read_batch
+from trademl.ledger import Ledger, tables
+from trademl.market.costs import Costs
+from trademl.ports import Progress, Silent
+from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.identity import artifact_id, digest_bytes
+from trademl.train.jobs import MODEL_FILE
+from trademl.train.model import load_model
+
+ENGINES = ("compiled", "backtrader")
+TRADES, EQUITY = "trades.parquet", "equity.parquet"
+
+
+def backtest_model(
+    model: Artifact,
+    costs: Costs,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    score_N: NDArray[np.float64] | None = None,
+    deployment_id: str | None = None,
+    split: str = "test",
+    engines: Sequence[str] = ENGINES,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Trade a model's scores over a split in every engine, and publish trades and equity.
+
+    Parameters
+    ----------
+    score_N : ndarray of float64, shape (N,), optional
+        Scores of the split's rows, as they were served; the model is asked directly where left
+        out.
+    deployment_id : str, optional
+        The deployment that gave them.
+
+    Raises
+    ------
+    ParityError
+        If the engines differ in a trade.
+    """
+    progress = progress or Silent()
+    dataset = store.get(model.manifest["parents"][1])
+    rows = load_split(dataset, split)
+    if score_N is None:
+        score_N = load_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
+    parameters = {"costs": asdict(costs), "engines": list(engines), "split": split}
+    inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
+    identity = artifact_id("backtest", inputs, parameters)
+    if (published := store.find(identity)) is None:
+        batch = read_batch(store.get(dataset.manifest["parents"][0]))
+        with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
+            signals, batch = _signals(batch, rows.order_id_N, score_N)
+            result = backtest(
+                batch.quotes,
+                signals,
+                costs,
+                threshold=model.metrics["threshold"],
+                engines=engines,
+                progress=progress,
+            )
+            trades, equity = ledger_rows(result, batch.quotes)
+            _write(draft.path / TRADES, trades, tables.Trade)
+            _write(draft.path / EQUITY, equity, tables.Equity)
+            draft.metrics.update(result.metrics)
+        published = store.get(identity)
+    else:
+        progress.step("backtest")
+        progress.done(f"kept {published.id}")
+    _record(published, model, dataset, deployment_id, ledger)
+    return published
+
+
+def _signals(
+    batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64]
+) -> tuple[Signals, Batch]:
+    """Return the split's signals on the part of the recording that they can touch."""
+    row_N = np.searchsorted(batch.order_id, order_id_N)
+    if (
+        len(row_N) == 0
+        or not (batch.order_id[np.minimum(row_N, len(batch) - 1)] == order_id_N).all()
+    ):
+        raise DataError("the dataset's rows are not orders of its batch: build it again")
+    orders = batch.orders.take(row_N)
+    first = int(orders.quote_index[0])
+    last = int(batch.transactions.exit_index[row_N].max()) + 1
+    span = Batch(
+        batch.quotes.slice(first, last),
+        orders.shift(-first),
+        batch.transactions.take(row_N).shift(-first),
+        order_id_N,
+    )
+    return Signals(span.orders, order_id_N, score_N), span
+
+
+def _write(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = [c.name for c in table.__table__.columns if c.name != "backtest_id"]
+    pq.write_table(pa.table({name: [row[name] for row in rows] for name in names}), path)
+
+
+def _record(
+    published: Artifact,
+    model: Artifact,
+    dataset: Artifact,
+    deployment_id: str | None,
+    ledger: Ledger,
+) -> None:
+    import pyarrow.parquet as pq
+
+    row = tables.Backtest(
+        id=published.id,
+        model_id=model.id,
+        deployment_id=deployment_id,
+        dataset_id=dataset.id,
+        engines=published.manifest["parameters"]["engines"],
+        metrics=dict(published.metrics),
+        path=str(published.path),
+    )
+    ledger.replace(
+        row,
+        (tables.Trade, "backtest_id", pq.read_table(published.file(TRADES)).to_pylist()),
+        (tables.Equity, "backtest_id", pq.read_table(published.file(EQUITY)).to_pylist()),
+    )

@@ -1,0 +1,69 @@
+"""The candidate entries that a backtest may take, each with a model's score.
+
+Shape letter: S signals.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.errors import DataError
+from trademl.market.fills import check_orders
+from trademl.market.orders import Orders
+from trademl.market.quotes import Quotes
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """One candidate entry per row, in the order in which they are decided; arrays of shape (S,).
+
+    Parameters
+    ----------
+    orders : Orders
+        Where, on which side and with which barriers each entry would be made.
+        `Orders.quote_index` points into the recording that is traded.
+    order_id : ndarray of int64
+        Identity of each order in its batch.
+    score : ndarray of float64
+        What the model answered, known at the order's decision quote; higher is better.
+    """
+
+    orders: Orders
+    order_id: NDArray[np.int64]
+    score: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.orders)
+
+    def flagged(self, threshold: float) -> Signals:
+        """Return the signals whose score is at or above ``threshold``; NaN never is."""
+        rows = self.score >= threshold
+        return Signals(self.orders.take(rows), self.order_id[rows], self.score[rows])
+
+
+def check_signals(quotes: Quotes, signals: Signals) -> None:
+    """Check that the signals can be traded on the recording.
+
+    Raises
+    ------
+    DataError
+        If the columns differ in length, a decision comes before the one above it or lies
+        outside the recording, or a barrier is not positive.
+    """
+    n_ids, n_scores = len(signals.order_id), len(signals.score)
+    if not n_ids == n_scores == len(signals):
+        raise DataError(
+            f"signals have {len(signals)} orders, {n_ids} order ids and {n_scores} scores, "
+            "expected as many of each"
+        )
+    check_orders(quotes, signals.orders)
+    decided_at = signals.orders.quote_index
+    if (earlier := np.diff(decided_at) < 0).any():
+        row = int(np.flatnonzero(earlier)[0]) + 1
+        raise DataError(
+            f"signal {row} is decided on quote {decided_at[row]}, before the signal above it "
+            f"on quote {decided_at[row - 1]}: sort signals by quote_index"
+        )

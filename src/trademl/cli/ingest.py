@@ -1,0 +1,96 @@
+"""``trademl ingest``: quotes into the tick store, completed orders out of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trademl.cli import options
+from trademl.cli.output import emit
+from trademl.cli.session import open_session
+
+app = typer.Typer(
+    help="Quotes into the tick store, batches of completed mock orders out of it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command("replay")
+def replay(
+    quotes: options.Quotes = None,
+    tz: options.Zone = None,
+    tick_size: options.TickSize = None,
+    allow_bad_quotes: options.AllowBadQuotes = False,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Read a recording into the tick store; what is there already is not stored again."""
+    from trademl.ingest.replay import replay as replay_quotes
+
+    flags = options.feed_flags(quotes, tz, tick_size, allow_bad_quotes)
+    with open_session(config, workspace, flags=flags, needs_file=quotes is None) as session:
+        session.progress.step("ingest")
+        recording = replay_quotes(
+            session.strategy.feed, session.workspace.ticks, progress=session.progress
+        )
+        found = session.workspace.ticks.find(recording)
+        n_quotes = found.n_quotes if found else 0
+        session.progress.done(f"{n_quotes} quotes")
+    emit(
+        {"id": recording, "n_quotes": n_quotes},
+        as_json=json,
+        lines=[f"{recording}: {n_quotes} quotes", f"next: trademl ingest export {recording}"],
+    )
+
+
+@app.command("export")
+def export(
+    recording: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Place and settle the mock orders of a recording, and export its batches."""
+    from trademl.ingest.replay import export as export_batches
+    from trademl.ingest.replay import newest_recording
+
+    with open_session(config, workspace) as session, session.workspace.lock():
+        ticks = session.workspace.ticks
+        batches = export_batches(
+            recording or newest_recording(ticks),
+            ticks,
+            session.strategy.orders,
+            session.strategy.costs,
+            session.workspace.store,
+            session.workspace.ledger,
+        )
+    rows = [{"id": b.id, **b.metrics} for b in batches]
+    lines = [
+        f"{r['id']}: {r['n_orders']} orders, {r['label_rate']:.1%} earned money after costs"
+        for r in rows
+    ]
+    emit({"id": rows[-1]["id"], "batches": rows}, as_json=json, lines=lines)
+
+
+@app.command("status")
+def status(workspace: options.Workspace = None, json: options.Json = False) -> None:
+    """Show what recordings and batches a workspace holds."""
+    with open_session(None, workspace, needs_file=False) as session:
+        recordings = session.workspace.ticks.recordings()
+        batches = session.workspace.store.all_of("batch")
+        root = session.workspace.root
+    result = {
+        "id": str(root),
+        "recordings": [vars(r) for r in recordings],
+        "batches": [{"id": b.id, **b.metrics} for b in batches],
+    }
+    lines = [
+        f"{r.id}: {r.instrument}, {r.n_quotes} quotes of {r.source}"
+        + ("" if r.is_complete else " (incomplete: replay it again)")
+        for r in recordings
+    ]
+    lines += [f"{b.id}: {b.metrics['n_orders']} orders" for b in batches]
+    emit(result, as_json=json, lines=lines or ["empty: run trademl ingest replay"])

@@ -1,0 +1,54 @@
+"""Options that every verb shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Strategy file; strategy.toml by default."),
+]
+Workspace = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        help="Folder of ticks, ledger and artifacts; $TRADEML_WORKSPACE, else ./trademl-workspace.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quotes = Annotated[
+    str | None,
+    typer.Option(
+        "--quotes", metavar="FILE", help="Parquet or CSV recording in place of the strategy's."
+    ),
+]
+Zone = Annotated[
+    str | None, typer.Option("--tz", metavar="ZONE", help="Zone of naive times, such as UTC.")
+]
+TickSize = Annotated[
+    float | None,
+    typer.Option("--tick-size", help="Smallest price step; needed for files of trade prints."),
+]
+AllowBadQuotes = Annotated[
+    bool,
+    typer.Option(
+        "--allow-bad-quotes",
+        help="Read a file even if more than 5 % of its quotes are crossed or one-sided.",
+    ),
+]
+
+
+def feed_flags(
+    quotes: str | None, zone: str | None, tick_size: float | None, allow_bad_quotes: bool
+) -> dict[str, object]:
+    """Return the settings that the feed's options stand for; None where not given."""
+    return {
+        "feed.quotes": quotes,
+        "feed.timezone": zone,
+        "feed.tick_size": tick_size,
+        "feed.allow_bad_quotes": allow_bad_quotes or None,
+    }

@@ -1,0 +1,16 @@
+"""Print a verb's result: words for people, one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def emit(result: Mapping[str, Any], *, as_json: bool, lines: Iterable[str]) -> None:
+    """Print ``result`` as one JSON object, or ``lines``, on stdout."""
+    if as_json:
+        sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -1,0 +1,78 @@
+"""``trademl run`` and ``trademl demo``: the whole loop, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trademl.cli import options
+from trademl.cli.output import emit
+from trademl.cli.session import open_session
+
+if TYPE_CHECKING:
+    from trademl.pipeline.run import Result
+
+
+def run(
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Take a strategy from its quotes to a report; steps that are done are skipped."""
+    _run(config, workspace, {}, json)
+
+
+def demo(
+    quotes: options.Quotes = None,
+    tz: options.Zone = None,
+    tick_size: options.TickSize = None,
+    allow_bad_quotes: options.AllowBadQuotes = False,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Run the whole loop on bundled real ticks, or on a recording of your own."""
+    from trademl.config import sample_file
+
+    flags = options.feed_flags(quotes, tz, tick_size, allow_bad_quotes)
+    if quotes is None:
+        _run(sample_file("strategy.toml"), workspace, flags, json)
+    else:
+        name = Path(quotes).name.split(".")[0]
+        flags |= {"name": name, "serving.endpoint": name, "serving.shadow_refused": True}
+        _run(None, workspace, flags, json, needs_file=False)
+
+
+def _run(
+    config: Path | None,
+    workspace: Path | None,
+    flags: dict[str, Any],
+    as_json: bool,
+    *,
+    needs_file: bool = True,
+) -> None:
+    from trademl.pipeline.run import run as run_pipeline
+
+    with open_session(config, workspace, flags=flags, needs_file=needs_file) as session:
+        result = run_pipeline(session.strategy, session.workspace, progress=session.progress)
+    emit(result, as_json=as_json, lines=_lines(result))
+
+
+def _lines(result: Result) -> list[str]:
+    selected, backtest = result["selected"], result["backtest"]
+    lines = [str(selected["verdict"])]
+    lines += [f"  refused: {reason}" for reason in selected["reasons"]]
+    if backtest["id"]:
+        evaluation, baseline = result["evaluation"], backtest["baseline"]
+        lines += [
+            f"  test rows: base rate {evaluation['base_rate']:.1%}, "
+            f"ROC AUC {_shown(evaluation['roc_auc'])} (a coin: 0.5)",
+            f"  backtest: {backtest['n_trades']} trades, net PnL {backtest['net_pnl']:.2f}; "
+            f"every signal: {baseline['n_trades']} trades, {baseline['net_pnl']:.2f}",
+            f"  deployed: {result['deployment']['mode']} at endpoint "
+            f"{result['deployment']['endpoint']}",
+        ]
+    return [*lines, f"report: {result['report']['id']}", f"ledger: {result['ledger']['id']}"]
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -1,0 +1,57 @@
+"""Every exception that trademl raises on purpose.
+
+TrademlError
+├── ConfigError      a setting is unknown, missing or out of range
+├── DataError        a file or a recording cannot be used as it is
+│   └── CodecError   a binary file is damaged: the message names record and byte offset
+├── StoreError       an artifact or a database cannot be read or written
+│   ├── SchemaError  the database was written by a newer trademl
+│   └── LockedError  another run holds the workspace
+├── TrainError       a training job cannot start or did not converge to a finite model
+├── ServeError       a server or endpoint cannot be started, reached or understood
+└── ParityError      two engines that must agree do not: a defect, never the user's fault
+
+A message is one line: which item, what was found, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+
+class TrademlError(Exception):
+    """Root of every error that the command line prints as one line, with exit code 1."""
+
+
+class ConfigError(TrademlError):
+    """A setting is unknown, missing or out of range."""
+
+
+class DataError(TrademlError):
+    """A file or a recording cannot be used as it is."""
+
+
+class CodecError(DataError):
+    """A binary file is damaged; the message names the record and the byte offset."""
+
+
+class StoreError(TrademlError):
+    """An artifact or a database cannot be read or written."""
+
+
+class SchemaError(StoreError):
+    """The database was written by a newer version of trademl."""
+
+
+class LockedError(StoreError):
+    """Another run holds the workspace."""
+
+
+class TrainError(TrademlError):
+    """A training job cannot start, or did not end in a finite model."""
+
+
+class ServeError(TrademlError):
+    """A server or an endpoint cannot be started, reached or understood."""
+
+
+class ParityError(TrademlError):
+    """Two engines that must agree do not: a defect of trademl."""

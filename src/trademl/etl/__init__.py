@@ -1,0 +1,1 @@
+"""Labels, features, splits and the files that hold them."""

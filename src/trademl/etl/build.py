@@ -1,0 +1,170 @@
+"""Build a labelled dataset from a batch: features, split, RecordIO."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.etl.dataset import SPLITS
+from trademl.etl.features import FeatureRecipe, FeatureSource, check_density, has_history, prepare
+from trademl.etl.recordio import RecordWriter
+from trademl.etl.splits import Part, SplitConfig, chronological_split
+from trademl.ingest.batch import Batch, read_batch
+from trademl.ledger import Ledger, tables
+from trademl.market.seconds import second_grid
+from trademl.ports import Progress, Silent
+from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.identity import artifact_id, digest_bytes
+
+SCHEMA_VERSION = 1
+
+
+def build_features(
+    batch: Artifact,
+    recipe: FeatureRecipe,
+    split: SplitConfig,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Join a batch's orders with its prices and publish the labelled dataset.
+
+    Raises
+    ------
+    DataError
+        If the prices are too sparse for the recipe, or too few rows are left to split.
+
+    Notes
+    -----
+    Causal: the features of a row read quotes up to its as-of time, its label up to its exit.
+    """
+    parameters = {"features": asdict(recipe), "split": asdict(split)}
+    identity = artifact_id("dataset", {"batch": batch.id}, parameters)
+    if (dataset := store.find(identity)) is None:
+        with store.create(identity, parents=[batch.id], parameters=parameters) as draft:
+            draft.metrics.update(
+                write_dataset(draft.path, read_batch(batch), recipe, split, progress or Silent())
+            )
+        dataset = store.get(identity)
+    _record(dataset, batch, ledger)
+    return dataset
+
+
+def write_dataset(
+    folder: Path, batch: Batch, recipe: FeatureRecipe, split: SplitConfig, progress: Progress
+) -> dict[str, Any]:
+    """Write a dataset's files into a folder, and return its facts."""
+    check_density(batch.quotes)
+    as_of_index_N = batch.orders.quote_index
+    kept_N = has_history(batch.quotes, second_grid(batch.quotes), as_of_index_N, recipe)
+    resolved_N = ~np.isnan(batch.transactions.pnl)
+    rows = _row_keys(batch, np.flatnonzero(kept_N & resolved_N), recipe)
+    part_N = chronological_split(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
+    for part, name in enumerate(SPLITS):
+        chosen = np.flatnonzero(part_N == part)
+        source = prepare(batch.quotes, rows["quote_index"][chosen], recipe)
+        write_split(folder / f"{name}.recordio", source, rows["label"][chosen])
+        progress.advance(part + 1, len(SPLITS))
+    _write_row_keys(folder / "rows.parquet", rows, part_N)
+    (folder / "schema.json").write_text(json.dumps(schema(recipe), indent=1))
+    dropped = {
+        "no_full_history": int((~kept_N).sum()),
+        "censored": int((kept_N & ~resolved_N).sum()),
+        "purged": int((part_N == Part.PURGED).sum()),
+        "embargoed": int((part_N == Part.EMBARGOED).sum()),
+    }
+    return _facts(batch, rows, part_N, recipe) | {"dropped": dropped}
+
+
+def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
+    """Write features and labels as RecordIO block by block: the matrix is never held."""
+    feature_dim = source.quote_NC.shape[1] + source.n_lags
+    with RecordWriter(path, feature_dim, with_label=True) as writer:
+        for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
+            source.fill(features_ND, start)
+            if out_label_N is not None:
+                out_label_N[:] = label_N[start:stop]
+
+
+def schema(recipe: FeatureRecipe) -> dict[str, Any]:
+    """Return the column schema of a recipe, with a hash that a model remembers."""
+    columns = recipe.columns()
+    content = {"version": SCHEMA_VERSION, "recipe": asdict(recipe), "columns": columns}
+    return content | {"hash": digest_bytes(json.dumps(content, sort_keys=True).encode())[:16]}
+
+
+def _row_keys(
+    batch: Batch, chosen: NDArray[np.int64], recipe: FeatureRecipe
+) -> dict[str, NDArray[Any]]:
+    quotes, done = batch.quotes, batch.transactions
+    quote_index = batch.orders.quote_index[chosen]
+    as_of_ns = quotes.ts_event[quote_index]
+    return {
+        "order_id": batch.order_id[chosen],
+        "quote_index": quote_index,
+        "as_of_ns": as_of_ns,
+        "start_ns": as_of_ns - recipe.lookback_ns,
+        "exit_ns": quotes.ts_event[done.exit_index[chosen]],
+        "pnl": done.pnl[chosen],
+        "label": done.label[chosen],
+    }
+
+
+def _write_row_keys(path: Path, rows: Mapping[str, NDArray[Any]], part_N: NDArray[np.int8]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = pa.array([Part(p).name.lower() for p in part_N])
+    pq.write_table(pa.table({**rows, "split": parts}), path, compression="zstd")
+
+
+def _facts(
+    batch: Batch,
+    rows: Mapping[str, NDArray[Any]],
+    part_N: NDArray[np.int8],
+    recipe: FeatureRecipe,
+) -> dict[str, Any]:
+    splits = {}
+    for part, name in enumerate(SPLITS):
+        of = part_N == part
+        splits[name] = {
+            "rows": int(of.sum()),
+            "label_rate": float(rows["label"][of].mean()),
+            "mean_pnl": float(rows["pnl"][of].mean()),
+            "from_ns": int(rows["as_of_ns"][of][0]),
+            "to_ns": int(rows["as_of_ns"][of][-1]),
+        }
+    return {
+        "n_orders": len(batch),
+        "feature_dim": recipe.feature_dim,
+        "schema_hash": schema(recipe)["hash"],
+        "splits": splits,
+        "label_rate": float(batch.transactions.label.mean()),
+        "median_spread": float(np.median(batch.quotes.spread[batch.orders.quote_index])),
+        "median_take_profit": float(np.median(batch.orders.take_profit)),
+        "median_stop_loss": float(np.median(batch.orders.stop_loss)),
+    }
+
+
+def _record(dataset: Artifact, batch: Artifact, ledger: Ledger) -> None:
+    facts = dict(dataset.metrics)
+    rows = {name: facts["splits"][name]["rows"] for name in SPLITS}
+    ledger.record(
+        tables.Dataset(
+            id=dataset.id,
+            batch_id=batch.id,
+            n_train=rows["train"],
+            n_validation=rows["validation"],
+            n_test=rows["test"],
+            feature_dim=facts["feature_dim"],
+            facts=facts,
+            path=str(dataset.path),
+        )
+    )

@@ -1,0 +1,1 @@
+"""From a recording of quotes to batches of completed mock orders."""

@@ -1,0 +1,153 @@
+"""The order bot: mock orders placed on ticks, a pure function of the ticks that were recorded.
+
+Nothing of the bot needs to be kept: after a crash the same ticks give the same orders.
+
+Shape letters: P quotes, N orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.errors import DataError
+from trademl.market.orders import Orders, Side
+from trademl.market.quotes import NS_PER_S, Quotes
+from trademl.market.seconds import second_grid, volatility_per_second
+
+VOLATILITY_MAX_GAP_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBotConfig:
+    """How often mock orders are placed, and their barriers.
+
+    Parameters
+    ----------
+    interval_s : float
+        One order on the first executable tick at or after each multiple of this.
+    side : str
+        ``buy`` or ``sell``.
+    take_profit, stop_loss : float
+        Barrier distances from the entry price, in ``barrier_unit``.
+    barrier_unit : str
+        ``price``: quote currency. ``volatility``: multiples of the move that the last
+        ``volatility_window_s`` seconds lead one to expect over the time limit (root mean square
+        of one-second mid changes, times the square root of the limit).
+    min_spreads : float
+        With ``volatility``, no barrier is below this many spreads at entry.
+    time_limit_s : float
+        Longest life of a position.
+    export_after : int
+        Completed orders that make a batch.
+    lookback_s : int
+        Seconds of prices exported before the first entry of a batch.
+    """
+
+    interval_s: float = 10.0
+    side: Literal["buy", "sell"] = "buy"
+    take_profit: float = 1.0
+    stop_loss: float = 1.0
+    barrier_unit: Literal["price", "volatility"] = "volatility"
+    volatility_window_s: int = 600
+    min_spreads: float = 2.0
+    time_limit_s: float = 600.0
+    export_after: int = 10_000
+    lookback_s: int = 600
+
+    def __post_init__(self) -> None:
+        for name in ("interval_s", "take_profit", "stop_loss", "time_limit_s", "export_after"):
+            if not (value := getattr(self, name)) > 0:
+                raise ValueError(f"{name} is {value}, expected more than 0")
+        if self.volatility_window_s < 2 or self.lookback_s < 0:
+            raise ValueError(
+                "volatility_window_s must be 2 or more and lookback_s 0 or more; found "
+                f"{self.volatility_window_s} and {self.lookback_s}"
+            )
+
+    @property
+    def time_limit_ns(self) -> int:
+        """The time limit in nanoseconds."""
+        return round(self.time_limit_s * NS_PER_S)
+
+
+def place_orders(quotes: Quotes, config: OrderBotConfig) -> Orders:
+    """Return the bot's orders on a recording.
+
+    Returns
+    -------
+    Orders
+        At most one order an interval; none where no executable tick came in it, or, with
+        barriers in volatility, where the window before the tick has gaps.
+
+    Raises
+    ------
+    DataError
+        If the spread is as wide as a barrier, so that a stop would trip at once and no take
+        profit could pay for its entry.
+
+    Notes
+    -----
+    Causal: an order reads its own tick and, for volatility, the seconds before it.
+    """
+    index_N = _first_tick_of_each_interval(quotes, config.interval_s)
+    take_profit, stop_loss = _barriers(quotes, index_N, config)
+    has_barrier = ~np.isnan(take_profit)
+    n = len(index_N)
+    orders = Orders(
+        index_N,
+        np.full(n, Side[config.side.upper()], np.int8),
+        take_profit,
+        stop_loss,
+        np.full(n, config.time_limit_ns, np.int64),
+    ).take(has_barrier)
+    _refuse_barriers_below_spread(quotes, orders)
+    return orders
+
+
+def _first_tick_of_each_interval(quotes: Quotes, interval_s: float) -> NDArray[np.int64]:
+    executable = np.flatnonzero(quotes.is_executable)
+    slot = quotes.ts_event[executable] // round(interval_s * NS_PER_S)
+    is_first = np.diff(slot, prepend=slot[:1] - 1) > 0
+    first: NDArray[np.int64] = executable[is_first]
+    return first
+
+
+def _barriers(
+    quotes: Quotes, index_N: NDArray[np.int64], config: OrderBotConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if config.barrier_unit == "price":
+        ones = np.ones(len(index_N))
+        return config.take_profit * ones, config.stop_loss * ones
+    grid = second_grid(quotes)
+    sigma = volatility_per_second(
+        grid,
+        grid.cell(quotes.ts_event[index_N]),
+        window_s=config.volatility_window_s,
+        max_gap_s=VOLATILITY_MAX_GAP_S,
+    )
+    expected_move = sigma * np.sqrt(config.time_limit_s)
+    floor = config.min_spreads * quotes.spread[index_N]
+    return (
+        np.maximum(config.take_profit * expected_move, floor),
+        np.maximum(config.stop_loss * expected_move, floor),
+    )
+
+
+def _refuse_barriers_below_spread(quotes: Quotes, orders: Orders) -> None:
+    if len(orders) == 0:
+        raise DataError(
+            "the order bot placed no order: the recording has no executable tick with enough "
+            "history before it; give a longer recording"
+        )
+    spread = float(np.median(quotes.spread[orders.quote_index]))
+    for name in ("take_profit", "stop_loss"):
+        barrier = float(np.median(getattr(orders, name)))
+        if barrier <= spread:
+            raise DataError(
+                f"{name} is {barrier:g} and the median spread is {spread:g}: no order could earn "
+                f"what it pays to enter; set orders.{name} well above {spread:g}"
+            )

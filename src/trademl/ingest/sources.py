@@ -1,0 +1,256 @@
+"""Read a recording of quotes or prints from a file, and refuse what cannot be traded on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.errors import DataError
+from trademl.ingest.sessions import session_extremes
+from trademl.ingest.tick_rule import quotes_from_prints
+from trademl.market.quotes import Quotes, flag_quotes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAMPLE = "sample"
+MAX_BAD_SHARE = 0.05
+_TIME = ("ts_event", "time", "timestamp", "datetime")
+_ASK = ("ask", "offer")
+_INSTRUMENT = ("instrument", "symbol", "contract", "ticker")
+
+
+@dataclass(frozen=True, slots=True)
+class FeedConfig:
+    """Where quotes come from and how to read them.
+
+    Parameters
+    ----------
+    quotes : str
+        A Parquet or CSV file, or ``sample`` for the bundled recording. Columns: ``time`` and
+        ``bid`` + ``ask`` (or ``offer``), or ``time`` + ``price`` for trade prints.
+    instrument : str
+        Name of what is quoted; the file's name where empty.
+    tick_size : float or None
+        Smallest price step; needed for prints, whose quotes are derived by the tick rule.
+    timezone : str or None
+        Zone of naive times, and of ``session_open``; UTC for the latter where none is given.
+    session_open : str
+        Local time ``HH:MM`` at which a trading session begins.
+    allow_bad_quotes : bool
+        Read a file even if more than 5 % of its quotes are crossed or one-sided.
+    """
+
+    quotes: str = SAMPLE
+    instrument: str = ""
+    tick_size: float | None = None
+    timezone: str | None = None
+    session_open: str = "00:00"
+    allow_bad_quotes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tick_size is not None and not self.tick_size > 0:
+            raise ValueError(f"tick_size is {self.tick_size}, expected more than 0")
+
+    @property
+    def name(self) -> str:
+        """The instrument's name, or the file's."""
+        return self.instrument or Path(self.quotes).name.split(".")[0]
+
+
+def sample_path() -> Path:
+    """Return the path of the bundled recording: E-mini S&P 500 prints, 1 to 3 September 2013."""
+    return Path(str(resources.files("trademl") / "sample" / "es_prints_20130901_03.parquet"))
+
+
+def quotes_path(config: FeedConfig) -> Path:
+    """Return the file that a feed reads.
+
+    Raises
+    ------
+    DataError
+        If there is no such file.
+    """
+    path = sample_path() if config.quotes == SAMPLE else Path(config.quotes)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give a Parquet or CSV file of quotes")
+    return path
+
+
+def read_quotes(config: FeedConfig) -> Quotes:
+    """Read a file of quotes or prints of one instrument.
+
+    Returns
+    -------
+    Quotes
+        In file order, times in UTC ns; crossed and one-sided quotes are kept and flagged.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or empty, lacks a column, holds bars or several instruments, has
+        naive times and no ``timezone``, times that go backwards, prices that are not positive,
+        both sides absent, or more than 5 % of its quotes crossed or one-sided.
+    """
+    path = quotes_path(config)
+    table = _read_table(path)
+    columns = {name.lower(): name for name in table.column_names}
+    _refuse_bars_and_many(path, table, columns)
+    ts_event = _times(path, table, columns, config)
+    bid, ask = _bid_ask(path, table, columns, config)
+    _check_rows(path, ts_event, bid, ask)
+    flags = flag_quotes(bid, ask)
+    _check_share(path, flags, config)
+    mid = np.where(flags == 0, (bid + ask) / 2, np.nan)
+    mid_open, high, low = session_extremes(
+        ts_event, mid, timezone=config.timezone or "UTC", session_open=config.session_open
+    )
+    return Quotes(ts_event, bid, ask, mid_open, high, low, flags)
+
+
+def _read_table(path: Path) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    try:
+        if path.suffix == ".parquet":
+            table = pq.read_table(path)
+        elif ".csv" in path.suffixes:
+            table = pyarrow.csv.read_csv(path)
+        else:
+            raise DataError(f"{path}: expected a name that ends in .parquet, .csv or .csv.gz")
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{path}: cannot be read ({reason}): it is empty, cut short or of another format; "
+            "fetch it again"
+        ) from error
+    if table.num_rows == 0:
+        raise DataError(f"{path}: holds no rows; expected a recording of quotes")
+    return table
+
+
+def _refuse_bars_and_many(path: Path, table: pa.Table, columns: dict[str, str]) -> None:
+    for name in _INSTRUMENT:
+        if name in columns and (n := len(table[columns[name]].unique())) > 1:
+            raise DataError(
+                f"{path}: holds {n} instruments in column {name}; expected one: write one file "
+                "for each"
+            )
+    if {"open", "high", "low", "close"} <= set(columns) and "bid" not in columns:
+        raise DataError(
+            f"{path}: holds bars (open, high, low, close), not quotes; expected bid and ask, or "
+            "trade prints: 600 one-second lags and barrier fills need ticks"
+        )
+
+
+def _column(path: Path, columns: dict[str, str], names: Sequence[str]) -> str:
+    for name in names:
+        if name in columns:
+            return columns[name]
+    raise DataError(
+        f"{path}: has no column {' or '.join(names)}; it has {', '.join(columns.values())}; "
+        "expected time and bid + ask (or offer), or time + price with --tick-size"
+    )
+
+
+def _times(
+    path: Path, table: pa.Table, columns: dict[str, str], config: FeedConfig
+) -> NDArray[np.int64]:
+    import pyarrow as pa
+
+    name = _column(path, columns, _TIME)
+    column = table[name]
+    if column.null_count:
+        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
+        raise DataError(f"{path}: row {row + 1} has no {name}")
+    if name.lower() == "ts_event" and pa.types.is_integer(column.type):
+        return np.asarray(column, np.int64)
+    if not pa.types.is_timestamp(column.type):
+        raise DataError(
+            f"{path}: column {name} holds {column.type}, expected timestamps, or UTC "
+            "nanoseconds in a column ts_event"
+        )
+    if column.type.tz is None:
+        column = _localise(path, name, column, config.timezone)
+    return np.asarray(column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()), np.int64)
+
+
+def _localise(path: Path, name: str, column: pa.ChunkedArray, zone: str | None) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if zone is None:
+        raise DataError(
+            f"{path}: times in column {name} carry no zone: say which with --tz, for example "
+            "--tz UTC or --tz America/Chicago"
+        )
+    try:
+        return pc.assume_timezone(column, zone)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: times cannot be read in zone {zone}: {error}") from error
+
+
+def _bid_ask(
+    path: Path, table: pa.Table, columns: dict[str, str], config: FeedConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if "bid" in columns or "price" not in columns:
+        bid = _prices(path, table, _column(path, columns, ("bid",)))
+        return bid, _prices(path, table, _column(path, columns, _ASK))
+    if config.tick_size is None:
+        raise DataError(
+            f"{path}: holds trade prints; quotes are derived from them by the tick rule, which "
+            "needs the smallest price step: give --tick-size, for example --tick-size 0.25"
+        )
+    prices = _prices(path, table, columns["price"])
+    if not (prices > 0).all():
+        row = int(np.flatnonzero(~(prices > 0))[0])
+        raise DataError(f"{path}: row {row + 1} has price {prices[row]}, expected more than 0")
+    return quotes_from_prints(prices, config.tick_size)
+
+
+def _prices(path: Path, table: pa.Table, name: str) -> NDArray[np.float64]:
+    import pyarrow as pa
+
+    column = table[name]
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise DataError(f"{path}: column {name} holds {column.type}, expected numbers")
+    return np.asarray(column.cast(pa.float64()), np.float64)
+
+
+def _check_rows(
+    path: Path, ts_event: NDArray[np.int64], bid: NDArray[np.float64], ask: NDArray[np.float64]
+) -> None:
+    if (back := np.diff(ts_event) < 0).any():
+        row = int(np.flatnonzero(back)[0]) + 1
+        before, at = np.array(ts_event[row - 1 : row + 1], "datetime64[ns]")
+        raise DataError(
+            f"{path}: row {row + 1} is at {at}, before row {row} at {before}: sort the file by "
+            "time of arrival"
+        )
+    if (both := np.isnan(bid) & np.isnan(ask)).any():
+        row = int(np.flatnonzero(both)[0])
+        raise DataError(f"{path}: row {row + 1} has neither bid nor ask; drop such rows")
+    for name, price in (("bid", bid), ("ask", ask)):
+        if (bad := (price <= 0) | np.isinf(price)).any():
+            row = int(np.flatnonzero(bad)[0])
+            raise DataError(f"{path}: row {row + 1} has {name} {price[row]}, expected more than 0")
+
+
+def _check_share(path: Path, flags: NDArray[np.uint8], config: FeedConfig) -> None:
+    n_bad = int((flags != 0).sum())
+    if n_bad == len(flags):
+        raise DataError(f"{path}: every quote is crossed or one-sided; nothing could be traded")
+    if n_bad > MAX_BAD_SHARE * len(flags) and not config.allow_bad_quotes:
+        raise DataError(
+            f"{path}: {n_bad} of {len(flags)} quotes ({n_bad / len(flags):.1%}) are crossed or "
+            f"one-sided, expected at most {MAX_BAD_SHARE:.0%}: check the columns, or give "
+            "--allow-bad-quotes to keep them flagged and untraded"
+        )

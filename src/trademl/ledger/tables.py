@@ -1,0 +1,223 @@
+"""The tables of the ledger: tick batch -> dataset -> study -> model -> deployment -> trades.
+
+Ids of artifacts are the primary keys, so that writing the same result twice changes nothing.
+Times are UTC nanoseconds in 64-bit integers (``_ns``), or UTC timestamps for when a row was made.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+Json = dict[str, Any]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Root of the ledger's tables."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        str: String(80),
+        int: BigInteger().with_variant(Integer, "sqlite"),
+        float: Double,
+        datetime: DateTime(timezone=True),
+        Json: JSON,
+        list[str]: JSON,
+    }
+
+
+class Batch(Base):
+    """An export batch: mock orders that completed, and the prices around them."""
+
+    __tablename__ = "batches"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    instrument: Mapped[str]
+    recording_id: Mapped[str]
+    number: Mapped[int]
+    n_orders: Mapped[int]
+    first_entry_ns: Mapped[int]
+    last_exit_ns: Mapped[int]
+    label_rate: Mapped[float]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class Dataset(Base):
+    """A labelled dataset made from one batch."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"))
+    n_train: Mapped[int]
+    n_validation: Mapped[int]
+    n_test: Mapped[int]
+    feature_dim: Mapped[int]
+    facts: Mapped[Json]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class Study(Base):
+    """A hyperparameter search, or a single training job, over one dataset."""
+
+    __tablename__ = "tuning_studies"  # Optuna keeps tables named studies and trials beside
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    objective: Mapped[str]
+    direction: Mapped[str]
+    seed: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class Trial(Base):
+    """One training job of a study."""
+
+    __tablename__ = "tuning_trials"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("tuning_studies.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    objective: Mapped[float | None]
+    hyperparameters: Mapped[Json]
+    metrics: Mapped[Json]
+    refused_because: Mapped[list[str] | None]
+
+
+class Model(Base):
+    """A trained model that selection chose, accepted or not."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    study_id: Mapped[str] = mapped_column(ForeignKey("tuning_studies.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    trial_number: Mapped[int]
+    status: Mapped[str]  # accepted | refused
+    verdict: Mapped[str] = mapped_column(Text)
+    reasons: Mapped[list[str]]
+    threshold: Mapped[float]
+    metrics: Mapped[Json]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class Deployment(Base):
+    """A model put behind an endpoint, and when: the history of what was live."""
+
+    __tablename__ = "deployments"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    endpoint: Mapped[str]
+    mode: Mapped[str]  # live | shadow
+    retired_at: Mapped[datetime | None]
+
+
+class Prediction(Base):
+    """One answer of a served model about one row of a dataset."""
+
+    __tablename__ = "predictions"
+
+    deployment_id: Mapped[str] = mapped_column(ForeignKey("deployments.id"), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), primary_key=True)
+    order_id: Mapped[int] = mapped_column(primary_key=True)
+    ts_event_ns: Mapped[int]
+    score: Mapped[float]
+    predicted_label: Mapped[int]
+
+
+class Evaluation(Base):
+    """What a model was worth on a split, with the base rate beside every figure."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    split: Mapped[str]
+    metrics: Mapped[Json]
+
+
+class Backtest(Base):
+    """A backtest of one model's signals over a span."""
+
+    __tablename__ = "backtests"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    deployment_id: Mapped[str | None] = mapped_column(ForeignKey("deployments.id"))
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    engines: Mapped[list[str]]
+    metrics: Mapped[Json]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class Trade(Base):
+    """One round trip of a backtest."""
+
+    __tablename__ = "trades"
+
+    backtest_id: Mapped[str] = mapped_column(ForeignKey("backtests.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    order_id: Mapped[int]
+    side: Mapped[str]
+    opened_at_ns: Mapped[int]
+    entry_price: Mapped[float]
+    closed_at_ns: Mapped[int]
+    exit_price: Mapped[float]
+    exit_reason: Mapped[str]
+    fees: Mapped[float]
+    pnl: Mapped[float]
+    score: Mapped[float]
+
+
+class Equity(Base):
+    """A point of a backtest's equity curve, open positions marked at the exit touch."""
+
+    __tablename__ = "equity"
+
+    backtest_id: Mapped[str] = mapped_column(ForeignKey("backtests.id"), primary_key=True)
+    ts_event_ns: Mapped[int] = mapped_column(primary_key=True)
+    equity: Mapped[float]
+
+
+class Run(Base):
+    """One pass of the pipeline and the artifacts that it ended with."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    strategy: Mapped[str]
+    started_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+    status: Mapped[str]  # running | done | failed | interrupted
+    artifacts: Mapped[Json]

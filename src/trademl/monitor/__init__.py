@@ -1,0 +1,1 @@
+"""Pages over the ledger: reads, runs nothing."""

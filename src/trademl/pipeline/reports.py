@@ -1,0 +1,38 @@
+"""Write the report of a run that the ledger remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trademl.errors import StoreError
+from trademl.ledger import tables
+from trademl.monitor.report import write_report
+from trademl.pipeline.workspace import Workspace
+
+_ARTIFACTS = ("batch", "dataset", "tuning", "selected", "evaluation", "backtest")
+
+
+def report_last_run(workspace: Workspace) -> Path:
+    """Write the report of the last finished run again, and return its path.
+
+    Raises
+    ------
+    StoreError
+        If no run has finished in this workspace.
+    """
+    runs = workspace.ledger.rows(tables.Run, status="done")
+    if not runs:
+        raise StoreError(f"no run has finished in {workspace.root}: run trademl run")
+    ids = runs[-1].artifacts
+    result = {
+        name: {"id": ids[name], **workspace.store.get(ids[name]).metrics}
+        if ids[name]
+        else {"id": None}
+        for name in _ARTIFACTS
+    }
+    deployment = workspace.ledger.get(tables.Deployment, ids["deployment"] or "")
+    result["deployment"] = {
+        "id": ids["deployment"],
+        "mode": deployment.mode if deployment else None,
+    }
+    return write_report(result, workspace.store, workspace.root / "reports")

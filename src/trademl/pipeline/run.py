@@ -1,0 +1,162 @@
+"""The life cycle as one run.
+
+Each step is skipped where its artifact exists, so that a run that was killed goes on where it
+stopped, and a second one changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from trademl.backtest.jobs import backtest_model
+from trademl.etl.build import build_features
+from trademl.ingest.replay import export, replay
+from trademl.ledger import tables
+from trademl.monitor.report import write_report
+from trademl.pipeline.strategy import Strategy
+from trademl.pipeline.workspace import Workspace
+from trademl.ports import Progress, Silent
+from trademl.serve.deployments import deploy
+from trademl.serve.predictions import predict_dataset, read_scores
+from trademl.store.artifacts import Artifact
+from trademl.train.evaluations import evaluate_model
+from trademl.train.jobs import select_model, tune_dataset
+
+Result = dict[str, dict[str, Any]]
+
+
+def run(strategy: Strategy, workspace: Workspace, *, progress: Progress | None = None) -> Result:
+    """Take a strategy from its quotes to a report.
+
+    Returns
+    -------
+    dict
+        One entry for each of ``batch``, ``dataset``, ``tuning``, ``selected``, ``deployment``,
+        ``evaluation``, ``backtest``, ``report`` and ``ledger``, each with its ``id`` (a path for
+        the last two). Where every trial was refused and ``serving.shadow_refused`` is off, the
+        champion stays: ``deployment``, ``evaluation`` and ``backtest`` have the id None.
+
+    Raises
+    ------
+    LockedError
+        If another run holds the workspace.
+    TrademlError
+        If a step fails; the steps before it are kept.
+    """
+    progress = progress or Silent()
+    with workspace.lock(), _recorded(strategy, workspace) as result:
+        _run_steps(strategy, workspace, result, progress)
+    return result
+
+
+def _run_steps(
+    strategy: Strategy, workspace: Workspace, result: Result, progress: Progress
+) -> None:
+    store, ledger, seed = workspace.store, workspace.ledger, strategy.seed
+    batch = _ingest(strategy, workspace, progress)
+    result["batch"] = _entry(batch)
+    progress.step("features")
+    dataset = build_features(
+        batch, strategy.features, strategy.split, store, ledger, progress=progress
+    )
+    progress.done(_dataset_line(dataset))
+    result["dataset"] = _entry(dataset)
+    study = tune_dataset(dataset, strategy.tuning, store, ledger, seed=seed, progress=progress)
+    result["tuning"] = _entry(study)
+    progress.step("select")
+    model = select_model(study, strategy.selection, store, ledger, seed=seed)
+    progress.done(str(model.metrics["verdict"]))
+    result["selected"] = _entry(model)
+    if model.metrics["status"] == "accepted" or strategy.serving.shadow_refused:
+        _serve_and_trade(strategy, workspace, model, dataset, result, progress)
+    else:
+        result |= {name: {"id": None} for name in ("deployment", "evaluation", "backtest")}
+    progress.step("report")
+    path = write_report(result, store, workspace.root / "reports")
+    progress.done(str(path))
+    result["report"] = {"id": str(path)}
+    result["ledger"] = {"id": str(workspace.ledger_path)}
+
+
+def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Artifact:
+    progress.step("ingest")
+    recording = replay(strategy.feed, workspace.ticks, progress=progress)
+    batches = export(
+        recording,
+        workspace.ticks,
+        strategy.orders,
+        strategy.costs,
+        workspace.store,
+        workspace.ledger,
+    )
+    newest = batches[-1]
+    progress.done(f"{newest.metrics['n_orders']} orders in {newest.id}")
+    return newest
+
+
+def _serve_and_trade(
+    strategy: Strategy,
+    workspace: Workspace,
+    model: Artifact,
+    dataset: Artifact,
+    result: Result,
+    progress: Progress,
+) -> None:
+    store, ledger = workspace.store, workspace.ledger
+    deployment = deploy(model, strategy.serving.endpoint, ledger)
+    predictions = predict_dataset(deployment, dataset, store, ledger, progress=progress)
+    score_N = read_scores(predictions)
+    result["deployment"] = {
+        "id": deployment.id,
+        "endpoint": deployment.endpoint,
+        "mode": deployment.mode,
+        "model": model.id,
+        "predictions": predictions.id,
+        "n_predictions": predictions.metrics["n"],
+    }
+    result["evaluation"] = _entry(evaluate_model(model, store, ledger, score_N=score_N))
+    result["backtest"] = _entry(
+        backtest_model(
+            model,
+            strategy.costs,
+            store,
+            ledger,
+            score_N=score_N,
+            deployment_id=deployment.id,
+            progress=progress,
+        )
+    )
+
+
+def _entry(artifact: Artifact) -> dict[str, Any]:
+    return {"id": artifact.id, **artifact.metrics}
+
+
+def _dataset_line(dataset: Artifact) -> str:
+    rows: Mapping[str, Any] = dataset.metrics["splits"]
+    return " / ".join(str(split["rows"]) for split in rows.values()) + " rows"
+
+
+@contextmanager
+def _recorded(strategy: Strategy, workspace: Workspace) -> Iterator[Result]:
+    """Keep a row of the run in the ledger, with how it ended."""
+    result: Result = {}
+    row = tables.Run(
+        strategy=strategy.name, started_at=datetime.now(UTC), status="running", artifacts={}
+    )
+    with workspace.ledger.session() as session:
+        session.add(row)
+    status = "failed"
+    try:
+        yield result
+        status = "done"
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
+    finally:
+        row.status, row.finished_at = status, datetime.now(UTC)
+        row.artifacts = {name: entry["id"] for name, entry in result.items()}
+        workspace.ledger.record(row)

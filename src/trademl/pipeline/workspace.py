@@ -1,0 +1,73 @@
+"""A workspace: the folder of one user's ticks, ledger, artifacts and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from trademl.errors import LockedError
+from trademl.ingest.tick_store import TickStore
+from trademl.ledger import Ledger
+from trademl.store.artifacts import ArtifactStore, storage_errors
+
+
+class Workspace:
+    """Opened stores below one folder; use it as a context manager.
+
+    Parameters
+    ----------
+    root : Path
+        Made where it does not exist.
+
+    Raises
+    ------
+    StoreError
+        If the folder is not writable or a database is not readable.
+    SchemaError
+        If a newer trademl wrote it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        with storage_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+        self.store = ArtifactStore(self.root / "artifacts")
+        self.ledger = Ledger(f"sqlite:///{self.ledger_path}")
+        self.ticks = TickStore(f"sqlite:///{self.root / 'ticks.db'}")
+
+    @property
+    def ledger_path(self) -> Path:
+        """File of the ledger."""
+        return self.root / "ledger.db"
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ledger.close()
+        self.ticks.close()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the workspace, so that no two runs write at once; free again when the process ends.
+
+        Raises
+        ------
+        LockedError
+            If another process holds it.
+        """
+        lock = FileLock(self.root / "run.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise LockedError(
+                f"{self.root} is in use by another run: wait for it to end, or choose another "
+                "--workspace"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()

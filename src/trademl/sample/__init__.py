@@ -1,0 +1,1 @@
+"""The bundled recording, and the strategy and tuning job of the demo."""

@@ -1,0 +1,92 @@
+"""Which model stands behind an endpoint, and since when: rows of the ledger, changed at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+
+from trademl.errors import ServeError
+from trademl.ledger import Ledger, tables
+from trademl.serve.served import Mode, ServedModel, served_linear
+from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.identity import artifact_id
+from trademl.train.jobs import MODEL_FILE
+from trademl.train.model import load_model
+
+
+@dataclass(frozen=True, slots=True)
+class ServingConfig:
+    """How a strategy's models are served.
+
+    Parameters
+    ----------
+    endpoint : str
+        Name under which models replace each other.
+    shadow_refused : bool
+        Deploy the best refused model in shadow mode where every trial was refused.
+    """
+
+    endpoint: str = "default"
+    shadow_refused: bool = False
+
+
+def deploy(model: Artifact, endpoint: str, ledger: Ledger) -> tables.Deployment:
+    """Put a model behind an endpoint: live if it was accepted, in shadow mode if refused.
+
+    The model that was in the same mode before is retired in the same transaction. Deploying the
+    model that stands there already changes nothing.
+    """
+    mode: Mode = "live" if model.metrics["status"] == "accepted" else "shadow"
+    now = datetime.now(UTC)
+    with ledger.session() as session:
+        history = list(
+            session.scalars(select(tables.Deployment).filter_by(endpoint=endpoint, mode=mode))
+        )
+        current = next((d for d in history if d.retired_at is None), None)
+        if current is not None and current.model_id == model.id:
+            return current
+        if current is not None:
+            current.retired_at = now
+        n_before = sum(d.model_id == model.id for d in history)
+        new = tables.Deployment(
+            id=artifact_id(
+                "deployment",
+                {"model": model.id},
+                {"endpoint": endpoint, "mode": mode, "number": n_before},
+            ),
+            created_at=now,
+            model_id=model.id,
+            endpoint=endpoint,
+            mode=mode,
+        )
+        session.add(new)
+    return new
+
+
+def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
+    """Return what stands behind an endpoint: the live model, else the one in shadow mode.
+
+    Raises
+    ------
+    ServeError
+        If nothing does.
+    """
+    standing = {
+        d.mode: d for d in ledger.rows(tables.Deployment, endpoint=endpoint) if d.retired_at is None
+    }
+    if not standing:
+        known = sorted({d.endpoint for d in ledger.rows(tables.Deployment)})
+        raise ServeError(
+            f"nothing is deployed at endpoint {endpoint}; "
+            + (f"known endpoints: {', '.join(known)}" if known else "run: trademl deploy local")
+        )
+    return standing.get("live") or standing["shadow"]
+
+
+def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedModel:
+    """Return a deployment's model, loaded and ready to be served."""
+    artifact = store.get(deployment.model_id)
+    mode: Mode = "live" if deployment.mode == "live" else "shadow"
+    return served_linear(load_model(artifact.file(MODEL_FILE)), artifact.id, mode=mode)

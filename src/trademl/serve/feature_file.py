@@ -1,0 +1,34 @@
+"""Read rows of features from a file, to ask a server about them.
+
+Shape letters: N rows, D feature columns.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.errors import DataError
+from trademl.etl.recordio import read_recordio
+
+
+def read_feature_file(path: Path) -> NDArray[np.float32]:
+    """Return the rows of a RecordIO or CSV file; labels in RecordIO are left out.
+
+    Raises
+    ------
+    DataError
+        If there is no such file, or it is no table of numbers.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; give rows of features as .recordio or .csv")
+    if path.suffix == ".recordio":
+        return read_recordio(path)[0]
+    try:
+        return np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: {error}; expected numbers, comma separated, without header and label"
+        ) from error

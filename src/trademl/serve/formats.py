@@ -1,0 +1,160 @@
+"""Request bodies to feature rows, scores to response bodies, as SageMaker's Linear Learner.
+
+Pure functions: no I/O and no state. Rows are counted from 1 in messages, as in the body.
+Shape letters: N rows, D feature columns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from trademl.etl.recordio import encode_predictions
+from trademl.serve.rows import (
+    Features,
+    RequestError,
+    rows_from_csv,
+    rows_from_json,
+    rows_from_json_lines,
+    rows_from_recordio,
+    shown,
+)
+
+CSV = "text/csv"
+JSON = "application/json"
+JSON_LINES = "application/jsonlines"
+RECORDIO = "application/x-recordio-protobuf"
+
+_PARSERS: dict[str, Callable[[bytes, int], Features]] = {
+    CSV: rows_from_csv,
+    JSON: rows_from_json,
+    JSON_LINES: rows_from_json_lines,
+    RECORDIO: rows_from_recordio,
+}
+
+
+def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
+    r"""Return the feature rows of a request body.
+
+    Parameters
+    ----------
+    content_type : str
+        ``text/csv``, ``application/json``, ``application/jsonlines`` or
+        ``application/x-recordio-protobuf``, with or without parameters.
+    body : bytes
+        The whole body.
+    feature_dim : int
+        Number of features that each row must have, D.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, D)
+        At least one row; every value is finite.
+
+    Raises
+    ------
+    RequestError
+        415 for another content type, 413 for too many rows, 400 for a body that is malformed,
+        naming the row, what was found and what was expected.
+
+    Examples
+    --------
+    >>> parse_request("text/csv", b"1,2\n3,4\n", 2).tolist()
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    features_ND = _parser_of(content_type)(body, feature_dim)
+    if not np.isfinite(features_ND).all():
+        row, column = np.argwhere(~np.isfinite(features_ND))[0] + 1
+        raise RequestError(400, f"row {row}, feature {column} is not a finite float32 number")
+    return features_ND
+
+
+def format_response(
+    accept: str,
+    score_N: NDArray[np.float32],
+    label_N: NDArray[np.float32],
+    note: dict[str, Any] | None = None,
+) -> tuple[str, bytes]:
+    """Return the content type and the body of an answer.
+
+    Parameters
+    ----------
+    accept : str
+        The request's Accept header; empty means anything. JSON wins where several are equal.
+    score_N, label_N : ndarray of float32, shape (N,)
+        Scores, and predicted labels 0 or 1.
+    note : dict, optional
+        What a JSON body says of the model under a second key, ``model``. The other forms have
+        no place for it.
+
+    Raises
+    ------
+    RequestError
+        406 if the client accepts none of JSON, JSON lines and RecordIO-protobuf.
+
+    Examples
+    --------
+    >>> format_response("", np.array([0.4], np.float32), np.array([0.0], np.float32))
+    ('application/json', b'{"predictions":[{"score":0.4,"predicted_label":0.0}]}')
+    """
+    content_type = negotiate(accept)
+    if content_type == RECORDIO:
+        return content_type, encode_predictions(score_N, label_N)
+    # numpy's own float32 scalars: orjson then writes the shortest digits that read back equal
+    predictions = [
+        {"score": score, "predicted_label": label}
+        for score, label in zip(score_N, label_N, strict=True)
+    ]
+    if content_type == JSON_LINES:
+        return content_type, b"\n".join([_dumps(prediction) for prediction in predictions])
+    answer: dict[str, Any] = {"predictions": predictions}
+    if note is not None:
+        answer["model"] = note
+    return content_type, _dumps(answer)
+
+
+@lru_cache(maxsize=256)
+def negotiate(accept: str) -> str:
+    """Return the content type to answer with, of those that the Accept header names."""
+    wanted = [_weighed(part) for part in accept.split(",") if part.strip()] or [(1.0, "*/*")]
+    for weight, name in sorted(wanted, key=lambda choice: -choice[0]):
+        if weight > 0 and name in ("*/*", "application/*"):
+            return JSON
+        if weight > 0 and name in (JSON, JSON_LINES, RECORDIO):
+            return name
+    raise RequestError(
+        406, f"cannot answer as {shown(accept)}: accept {JSON}, {JSON_LINES} or {RECORDIO}"
+    )
+
+
+def _weighed(choice: str) -> tuple[float, str]:
+    name, *parameters = (part.strip().lower() for part in choice.split(";"))
+    for parameter in parameters:
+        if match := re.fullmatch(r"q\s*=\s*([01](?:\.\d{0,3})?)", parameter):
+            return float(match[1]), name
+    return 1.0, name
+
+
+@lru_cache(maxsize=256)
+def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
+    name, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if name not in _PARSERS:
+        found = shown(name) if name else "missing"
+        raise RequestError(415, f"content type is {found}: expected one of {', '.join(_PARSERS)}")
+    for parameter in parameters:
+        key, _, value = parameter.partition("=")
+        if key.strip() == "label_size" and value.strip() != "0":
+            raise RequestError(
+                400, f"{shown(parameter)}: send rows without their label, label_size=0"
+            )
+    return _PARSERS[name]
+
+
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

@@ -1,0 +1,1 @@
+"""Statistics that training and backtest share: pure numpy."""

@@ -1,0 +1,1 @@
+"""Artifacts and their manifests on local files: complete or absent, never half."""

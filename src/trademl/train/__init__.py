@@ -1,0 +1,1 @@
+"""Models, tuning and selection."""

@@ -1,0 +1,277 @@
+"""Training jobs as artifacts: a study of trials, and the model that selection chose from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from trademl.errors import ConfigError, StoreError
+from trademl.etl.dataset import load_split
+from trademl.ledger import Ledger, tables
+from trademl.ports import Progress, Silent
+from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.identity import artifact_id
+from trademl.train.model import save_model
+from trademl.train.search_space import TuningConfig, parse_tuning_config
+from trademl.train.selection import Judgement, Selection, SelectionFloors, select
+from trademl.train.trials import Objective, TrialResult
+
+MODEL_FILE = "model.tar.gz"
+
+
+def tune_dataset(
+    dataset: Artifact,
+    request: Mapping[str, Any],
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Search for hyperparameters on a dataset and publish the study with all of its models.
+
+    Parameters
+    ----------
+    request : mapping
+        The tuning job as SageMaker's JSON: see `trademl.train.search_space`.
+
+    Raises
+    ------
+    ConfigError
+        If the request is refused.
+    TrainError
+        If every trial failed.
+    """
+    config = parse_tuning_config(request)
+    progress = progress or Silent()
+    parameters = {"tuning": dict(request), "seed": seed}
+    identity = artifact_id("study", {"dataset": dataset.id}, parameters)
+    if (study := store.find(identity)) is None:
+        from trademl.train.tuning import tune
+
+        with store.create(
+            identity, parents=[dataset.id], parameters=parameters, resume=True
+        ) as draft:
+            trials = tune(
+                load_split(dataset, "train"),
+                load_split(dataset, "validation"),
+                config,
+                seed=seed,
+                storage=ledger.url,
+                study_name=identity,
+                folder=draft.path,
+                progress=progress,
+                test=load_split(dataset, "test") if _reads_test(config) else None,
+                columns=_column_names(dataset),
+            )
+            draft.metrics.update(_describe(config.objective, trials, config.warnings))
+        study = store.get(identity)
+    else:
+        progress.step("tune")
+        progress.done(f"kept {study.id}")
+    _record_study(study, ledger)
+    return study
+
+
+def train_dataset(
+    dataset: Artifact,
+    hyperparameters: Mapping[str, str],
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Train one model with fixed hyperparameters and publish it as a study of one trial.
+
+    Raises
+    ------
+    ConfigError
+        If a hyperparameter is refused.
+    TrainError
+        If training does not end in a finite model.
+    """
+    parameters = {"hyperparameters": dict(hyperparameters), "seed": seed}
+    identity = artifact_id("study", {"dataset": dataset.id}, parameters)
+    if (study := store.find(identity)) is None:
+        from trademl.train.tuning import VALIDATION_LOSS, train_one
+
+        with store.create(identity, parents=[dataset.id], parameters=parameters) as draft:
+            trial = train_one(
+                load_split(dataset, "train"),
+                load_split(dataset, "validation"),
+                hyperparameters,
+                seed=seed,
+                folder=draft.path,
+                progress=progress or Silent(),
+                columns=_column_names(dataset),
+            )
+            draft.metrics.update(_describe(VALIDATION_LOSS, [trial], ()))
+        study = store.get(identity)
+    _record_study(study, ledger)
+    return study
+
+
+def select_model(
+    study: Artifact,
+    floors: SelectionFloors,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    seed: int,
+) -> Artifact:
+    """Judge a study's trials on validation rows and publish the model that was chosen.
+
+    Returns
+    -------
+    Artifact
+        ``metrics`` holds ``verdict``, ``status`` (accepted or refused), ``reasons``, the trial and
+        the judgement of every trial. Where all are refused it is the best refused one.
+    """
+    parameters = {"selection": asdict(floors), "seed": seed}
+    identity = artifact_id("model", {"study": study.id}, parameters)
+    dataset = store.get(study.manifest["parents"][0])
+    if (model := store.find(identity)) is None:
+        validation = load_split(dataset, "validation")
+        with store.create(identity, parents=[study.id, dataset.id], parameters=parameters) as draft:
+            selection = select(read_trials(study), validation, floors, seed=seed)
+            save_model(selection.model(), draft.path / MODEL_FILE)
+            draft.metrics.update(_verdict(selection))
+        model = store.get(identity)
+    _record_model(model, study, dataset, ledger)
+    return model
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
+    """Return hyperparameters given as ``NAME=VALUE``.
+
+    Raises
+    ------
+    ConfigError
+        If a text has no ``=``.
+    """
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"hyperparameter {text!r}: expected NAME=VALUE, such as wd=0.001")
+    pairs = (text.partition("=") for text in texts)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def read_trials(study: Artifact) -> list[TrialResult]:
+    """Return the trials of a study, their models in its folder."""
+    metrics = study.metrics
+    return [
+        TrialResult(
+            number=trial["number"],
+            hyperparameters=trial["hyperparameters"],
+            objective=trial["objective"],
+            direction=metrics["direction"],
+            metrics=trial["metrics"],
+            model_path=study.file(trial["file"]) if trial["file"] else None,
+            failure=trial["failure"],
+        )
+        for trial in metrics["trials"]
+    ]
+
+
+def _reads_test(config: TuningConfig) -> bool:
+    return config.objective.metric.startswith("test:")
+
+
+def _column_names(dataset: Artifact) -> tuple[str, ...]:
+    path = dataset.file("schema.json")
+    try:
+        return tuple(column["name"] for column in json.loads(path.read_bytes())["columns"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
+
+
+def _describe(
+    objective: Objective, trials: Sequence[TrialResult], warnings: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "objective": objective.metric,
+        "direction": objective.direction,
+        "warnings": list(warnings),
+        "best_trial": max(trials, key=lambda t: (t.rank, -t.number)).number,
+        "trials": [
+            {
+                "number": t.number,
+                "objective": t.objective,
+                "hyperparameters": dict(t.hyperparameters),
+                "metrics": dict(t.metrics),
+                "file": t.model_path.name if t.model_path else None,
+                "failure": t.failure,
+            }
+            for t in trials
+        ],
+    }
+
+
+def _verdict(selection: Selection) -> dict[str, Any]:
+    chosen = selection.chosen
+    model = selection.model()
+    return {
+        "verdict": selection.verdict,
+        "status": model.status,
+        "reasons": list(chosen.reasons),
+        "trial": chosen.trial.number,
+        "threshold": model.threshold,
+        "trial_metrics": dict(chosen.trial.metrics),
+        "judgements": [_judgement(j) for j in selection.judgements],
+    }
+
+
+def _judgement(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "trial": judgement.trial.number,
+        "reasons": list(judgement.reasons),
+        "figures": asdict(judgement.figures) if judgement.figures else None,
+    }
+
+
+def _record_study(study: Artifact, ledger: Ledger) -> None:
+    metrics = study.metrics
+    known = {t.number: t.refused_because for t in ledger.rows(tables.Trial, study_id=study.id)}
+    row = tables.Study(
+        id=study.id,
+        dataset_id=study.manifest["parents"][0],
+        objective=metrics["objective"],
+        direction=metrics["direction"],
+        seed=study.manifest["parameters"]["seed"],
+        path=str(study.path),
+    )
+    trials = [
+        {
+            "number": trial["number"],
+            "objective": trial["objective"],
+            "hyperparameters": trial["hyperparameters"],
+            "metrics": trial["metrics"],
+            "refused_because": known.get(trial["number"]),
+        }
+        for trial in metrics["trials"]
+    ]
+    ledger.replace(row, (tables.Trial, "study_id", trials))
+
+
+def _record_model(model: Artifact, study: Artifact, dataset: Artifact, ledger: Ledger) -> None:
+    found = model.metrics
+    row = tables.Model(
+        id=model.id,
+        study_id=study.id,
+        dataset_id=dataset.id,
+        trial_number=found["trial"],
+        status=found["status"],
+        verdict=found["verdict"],
+        reasons=found["reasons"],
+        threshold=found["threshold"],
+        metrics=found["trial_metrics"],
+        path=str(model.path),
+    )
+    judged = {j["trial"]: j["reasons"] for j in found["judgements"]}
+    trials = ledger.rows(tables.Trial, study_id=study.id)
+    for trial in trials:
+        trial.refused_because = judged.get(trial.number)
+    ledger.record(row, *trials)

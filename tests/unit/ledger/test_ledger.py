@@ -1,0 +1,102 @@
+"""The ledger: schema, whole transactions, one line when it cannot be used."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from trademl.errors import SchemaError, StoreError
+from trademl.ledger import Ledger, tables
+from trademl.ledger.database import VERSION_TABLE
+
+OPTUNA = {"study", "trial", "version_info", "alembic_version"}
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path):
+    opened = Ledger(f"sqlite:///{path}")
+    yield opened
+    opened.close()
+
+
+def batch(identity="batch-1", **changes):
+    values = {
+        "instrument": "ES", "recording_id": "recording-1", "number": 0, "n_orders": 3,
+        "first_entry_ns": 1_378_072_800_083_000_000, "last_exit_ns": 1_378_232_479_748_000_000,
+        "label_rate": 0.25, "path": "/p",
+    }  # fmt: skip
+    return tables.Batch(id=identity, **{**values, **changes})
+
+
+def test_migrations_make_exactly_the_declared_tables(ledger):
+    with ledger.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, tables.Base.metadata) == []
+
+
+def test_writing_the_same_row_twice_changes_nothing_but_its_values(ledger):
+    ledger.record(batch())
+    ledger.record(batch(n_orders=4))
+    (row,) = ledger.rows(tables.Batch)
+    assert row.n_orders == 4
+    assert row.first_entry_ns == 1_378_072_800_083_000_000
+
+
+def test_a_transaction_is_whole_or_absent(ledger):
+    orphan = tables.Dataset(
+        id="d", batch_id="nowhere", n_train=1, n_validation=1, n_test=1, feature_dim=1, facts={},
+        path="/p",
+    )  # fmt: skip
+    with pytest.raises(StoreError, match="FOREIGN KEY"):
+        ledger.record(batch(), orphan)
+    assert ledger.rows(tables.Batch) == []
+
+
+def test_children_are_replaced_with_their_parent(ledger):
+    run = tables.Study(
+        id="s", dataset_id="d", objective="o", direction="Maximize", seed=1, path="/p"
+    )
+    dataset = tables.Dataset(
+        id="d", batch_id="batch-1", n_train=1, n_validation=1, n_test=1, feature_dim=1, facts={},
+        path="/p",
+    )  # fmt: skip
+    ledger.record(batch())
+    ledger.record(dataset)
+
+    def trial(n):
+        return {"number": n, "objective": 0.5, "hyperparameters": {}, "metrics": {}}
+
+    ledger.replace(run, (tables.Trial, "study_id", [trial(0), trial(1), trial(2)]))
+    ledger.replace(run, (tables.Trial, "study_id", [trial(7)]))
+    assert [t.number for t in ledger.rows(tables.Trial, study_id="s")] == [7]
+
+
+def test_a_newer_schema_is_refused(ledger, path):
+    with sqlite3.connect(path) as database:
+        database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(SchemaError, match="at schema 9999, newer than"):
+        Ledger(f"sqlite:///{path}")
+
+
+def test_a_file_that_is_no_database_is_named(path):
+    path.write_bytes(b"rubbish" * 999)
+    with pytest.raises(StoreError, match=r"ledger.db: .*not a database"):
+        Ledger(f"sqlite:///{path}")
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(StoreError, match="unable to open"):
+        Ledger(f"sqlite:///{tmp_path}/nowhere/ledger.db")
+
+
+def test_no_table_clashes_with_those_of_optuna():
+    ours = set(tables.Base.metadata.tables)
+    assert not {t for t in ours if t.startswith(("study", "studies", "trial")) or t in OPTUNA}
