@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 # A plain Linux install of torch is a CUDA build of several GB. Hand pip another index for it:
 #   make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH_INDEX_URL ?=
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+# --no-compile: byte code is made for what is imported, not for 250 MB that never are.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt \
 	$(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
 .PHONY: help demo test check format bench docs clean
