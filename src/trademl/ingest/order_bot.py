@@ -104,6 +104,12 @@ def place_orders(quotes: Quotes, config: OrderBotConfig) -> Orders:
         stop_loss,
         np.full(n, config.time_limit_ns, np.int64),
     ).take(has_barrier)
+    if len(orders) == 0:
+        raise DataError(
+            "the order bot placed no order: no executable tick has "
+            f"{config.volatility_window_s} s of history without a gap above "
+            f"{VOLATILITY_MAX_GAP_S} s; the recording is too short or too sparse"
+        )
     _refuse_barriers_below_spread(quotes, orders)
     return orders
 
@@ -138,11 +144,6 @@ def _barriers(
 
 
 def _refuse_barriers_below_spread(quotes: Quotes, orders: Orders) -> None:
-    if len(orders) == 0:
-        raise DataError(
-            "the order bot placed no order: the recording has no executable tick with enough "
-            "history before it; give a longer recording"
-        )
     spread = float(np.median(quotes.spread[orders.quote_index]))
     for name in ("take_profit", "stop_loss"):
         barrier = float(np.median(getattr(orders, name)))
