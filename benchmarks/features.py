@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from harness import Benchmark, Measurement, Seconds, alternate, main, ratio, timed
 from trademl.etl.build import write_split
-from trademl.etl.features import QUOTE_COLUMNS, FeatureRecipe, FeatureSource, prepare
+from trademl.etl.features import FeatureSource, prepare
+from trademl.etl.recipe import QUOTE_COLUMNS, FeatureRecipe
 from trademl.etl.recordio import encode_records
 from trademl.market.quotes import NS_PER_S, Quotes
 

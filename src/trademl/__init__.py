@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from trademl.config import Settings, load_settings
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
-    from trademl.etl.features import FeatureRecipe, feature_matrix
+    from trademl.etl.features import feature_matrix
+    from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Costs": "market.costs",
-    "FeatureRecipe": "etl.features",
+    "FeatureRecipe": "etl.recipe",
     "Ledger": "ledger",
     "Orders": "market.orders",
     "Quotes": "market.quotes",

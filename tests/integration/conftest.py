@@ -31,7 +31,7 @@ export_after = 2000
 [costs]
 fee_per_unit = 0.05
 [features]
-n_lags = 60
+lags = [{ number = 60 }]
 [serving]
 endpoint = "small"
 shadow_refused = true

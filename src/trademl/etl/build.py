@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.etl.dataset import SPLITS
-from trademl.etl.features import FeatureRecipe, FeatureSource, check_density, has_history, prepare
+from trademl.etl.features import FeatureSource, check_density, prepare, usable_rows
+from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
 from trademl.etl.splits import Part, SplitConfig, chronological_split
 from trademl.ingest.batch import Batch, read_batch
@@ -20,9 +21,7 @@ from trademl.ledger import Ledger, tables
 from trademl.market.seconds import second_grid
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
-from trademl.store.identity import artifact_id, digest_bytes
-
-SCHEMA_VERSION = 1
+from trademl.store.identity import artifact_id
 
 
 def build_features(
@@ -63,13 +62,14 @@ def write_dataset(
     """Write a dataset's files into a folder, and return its facts."""
     check_density(batch.quotes)
     as_of_index_N = batch.orders.quote_index
-    kept_N = has_history(batch.quotes, second_grid(batch.quotes), as_of_index_N, recipe)
+    grid = second_grid(batch.quotes)
+    kept_N = usable_rows(batch.quotes, as_of_index_N, recipe, grid=grid)
     resolved_N = ~np.isnan(batch.transactions.pnl)
     rows = _row_keys(batch, np.flatnonzero(kept_N & resolved_N), recipe)
     part_N = chronological_split(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
     for part, name in enumerate(SPLITS):
         chosen = np.flatnonzero(part_N == part)
-        source = prepare(batch.quotes, rows["quote_index"][chosen], recipe)
+        source = prepare(batch.quotes, rows["quote_index"][chosen], recipe, grid=grid)
         write_split(folder / f"{name}.recordio", source, rows["label"][chosen])
         progress.advance(part + 1, len(SPLITS))
     _write_row_keys(folder / "rows.parquet", rows, part_N)
@@ -85,19 +85,11 @@ def write_dataset(
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Write features and labels as RecordIO block by block: the matrix is never held."""
-    feature_dim = source.quote_NC.shape[1] + source.n_lags
-    with RecordWriter(path, feature_dim, with_label=True) as writer:
+    with RecordWriter(path, source.feature_dim, with_label=True) as writer:
         for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
             source.fill(features_ND, start)
             if out_label_N is not None:
                 out_label_N[:] = label_N[start:stop]
-
-
-def schema(recipe: FeatureRecipe) -> dict[str, Any]:
-    """Return the column schema of a recipe, with a hash that a model remembers."""
-    columns = recipe.columns()
-    content = {"version": SCHEMA_VERSION, "recipe": asdict(recipe), "columns": columns}
-    return content | {"hash": digest_bytes(json.dumps(content, sort_keys=True).encode())[:16]}
 
 
 def _row_keys(

@@ -1,6 +1,7 @@
-"""The 600-lag recipe: recent prices relative to the mid at a row's as-of time.
+"""Feature rows: what a recipe reads before each row's as-of time, copied into float32.
 
-Shape letters: N rows, D columns, L lags, P quotes, T seconds.
+Shape letters: N rows, D columns, T seconds, R resolutions, A columns known at as-of, B columns of
+indicators.
 """
 
 from __future__ import annotations
@@ -9,101 +10,84 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
+from trademl.etl.recipe import FeatureRecipe
 from trademl.market.quotes import NS_PER_S, Quotes
-from trademl.market.seconds import SecondGrid, second_grid
+from trademl.market.seconds import SecondGrid, second_grid, volatility_per_second
 
-QUOTE_COLUMNS = ("bid", "ask", "mid_open", "high", "low")
 SPARSE_S = 10.0
 
-
-@dataclass(frozen=True, slots=True)
-class FeatureRecipe:
-    """What the columns of a dataset are.
-
-    Parameters
-    ----------
-    n_lags : int
-        One-second lags, L: the mean mid of each second strictly before the as-of second.
-    max_gap_s : int
-        Longest time for which a second without a tick carries the last one forward; a row whose
-        history has a longer gap is dropped.
-    """
-
-    n_lags: int = 600
-    max_gap_s: int = 60
-
-    def __post_init__(self) -> None:
-        if self.n_lags < 1 or self.max_gap_s < 0:
-            raise ValueError(
-                f"n_lags is {self.n_lags} and max_gap_s is {self.max_gap_s}, expected at least 1 "
-                "and 0"
-            )
-
-    @property
-    def feature_dim(self) -> int:
-        """Number of columns, D."""
-        return len(QUOTE_COLUMNS) + self.n_lags
-
-    @property
-    def lookback_ns(self) -> int:
-        """Longest time before its as-of second from which a row reads, carried values included."""
-        return (self.n_lags + self.max_gap_s) * NS_PER_S
-
-    def columns(self) -> list[dict[str, Any]]:
-        """Return name, unit and latest time read of each column, in order."""
-        unit = "quote currency, minus the mid at as-of"
-        quote = [{"name": n, "unit": unit, "reads_up_to": "as-of"} for n in QUOTE_COLUMNS]
-        lags = [
-            {
-                "name": f"mid_lag_{lag}s",
-                "unit": unit,
-                "reads_up_to": f"end of the second {lag} s before the as-of second",
-            }
-            for lag in range(self.n_lags, 0, -1)
-        ]
-        return quote + lags
+__all__ = [
+    "FeatureRecipe",
+    "FeatureSource",
+    "check_density",
+    "feature_matrix",
+    "prepare",
+    "usable_rows",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSource:
-    """Everything that feature rows are copied from; see `prepare`.
+    """Everything that feature rows are copied from; made by `prepare`.
 
-    ``mean_T`` is the mean mid of each second, ``cell_N`` each row's as-of second on that grid,
-    ``mid_N`` the mid at as-of, ``quote_NC`` the quote columns.
+    Parameters
+    ----------
+    mean_T : ndarray of float64
+        Mean mid of each second.
+    cell_N : ndarray of int64
+        Each row's as-of second on that grid.
+    mid_N, scale_N : ndarray of float64
+        Mid at as-of, and what price differences are multiplied by.
+    as_of_NA, indicator_NB : ndarray of float64
+        Finished columns to the left and to the right of the lags.
+    lags_R2 : ndarray of int64
+        Number and spacing of each resolution.
     """
 
     mean_T: NDArray[np.float64]
     cell_N: NDArray[np.int64]
     mid_N: NDArray[np.float64]
-    quote_NC: NDArray[np.float64]
-    n_lags: int
+    scale_N: NDArray[np.float64]
+    as_of_NA: NDArray[np.float64]
+    lags_R2: NDArray[np.int64]
+    indicator_NB: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.cell_N)
 
+    @property
+    def feature_dim(self) -> int:
+        """Number of columns, D."""
+        outer = int(self.as_of_NA.shape[1] + self.indicator_NB.shape[1])
+        return outer + int(self.lags_R2[:, 0].sum())
+
     def fill(self, out_ND: NDArray[np.float32], start: int = 0) -> None:
         """Write the features of rows ``start`` to ``start + len(out_ND)`` into ``out_ND``."""
-        stop = start + len(out_ND)
-        rows = slice(start, stop)
-        _fill(self.mean_T, self.cell_N[rows], self.mid_N[rows], self.quote_NC[rows], out_ND)
+        rows = slice(start, start + len(out_ND))
+        _fill(
+            self.mean_T,
+            self.cell_N[rows],
+            self.mid_N[rows],
+            self.scale_N[rows],
+            self.as_of_NA[rows],
+            self.lags_R2,
+            self.indicator_NB[rows],
+            out_ND,
+        )
 
     def fill_parallel(self, out_ND: NDArray[np.float32]) -> None:
         """Write the features of every row, on all cores."""
-        edges = np.linspace(0, len(self), _n_workers() + 1).astype(int)
-        with ThreadPoolExecutor(_n_workers()) as pool:
+        n_workers = len(os.sched_getaffinity(0))
+        edges = np.linspace(0, len(self), n_workers + 1).astype(int)
+        with ThreadPoolExecutor(n_workers) as pool:
             for done in [pool.submit(self.fill, out_ND[a:b], int(a)) for a, b in pairwise(edges)]:
                 done.result()
-
-
-def _n_workers() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def check_density(quotes: Quotes) -> None:
@@ -123,47 +107,63 @@ def check_density(quotes: Quotes) -> None:
         )
 
 
-def has_history(
-    quotes: Quotes, grid: SecondGrid, as_of_index_N: NDArray[np.int64], recipe: FeatureRecipe
+def usable_rows(
+    quotes: Quotes,
+    as_of_index_N: NDArray[np.int64],
+    recipe: FeatureRecipe,
+    *,
+    grid: SecondGrid | None = None,
 ) -> NDArray[np.bool_]:
-    """Return whether each row has all of its lags; the others are dropped, never filled."""
+    """Return whether each row has all that its features need; the others are dropped, never filled.
+
+    A row needs every second of its history at most ``max_gap_s`` old, the full window of each
+    indicator and, where it is scaled by volatility, prices that moved.
+    """
+    grid = grid or second_grid(quotes)
     cell_N = grid.cell(quotes.ts_event[as_of_index_N])
-    return grid.has_full_history(cell_N, recipe.n_lags, recipe.max_gap_s)
+    usable_N = grid.has_full_history(cell_N, recipe.history_s, recipe.max_gap_s)
+    if usable_N.any() and (recipe.scaling == "volatility" or recipe.indicators):
+        source = _source(quotes, grid, as_of_index_N[usable_N], recipe)
+        finished = np.isfinite(source.scale_N) & np.isfinite(source.indicator_NB).all(axis=1)
+        usable_N[usable_N] = finished
+    return usable_N
 
 
 def prepare(
-    quotes: Quotes, as_of_index_N: NDArray[np.int64], recipe: FeatureRecipe
+    quotes: Quotes,
+    as_of_index_N: NDArray[np.int64],
+    recipe: FeatureRecipe,
+    *,
+    grid: SecondGrid | None = None,
 ) -> FeatureSource:
     """Return what the features of rows decided on the given quotes are copied from.
 
     Parameters
     ----------
     as_of_index_N : ndarray of int64, shape (N,)
-        Quote on which each row is decided: executable, with full history.
+        Quote on which each row is decided: executable, and usable by `usable_rows`.
+    grid : SecondGrid, optional
+        The recording's, where it was made before.
 
     Raises
     ------
     DataError
-        If a row has not all of its lags.
+        If a row lacks part of what its features need.
 
     Notes
     -----
-    Causal: row ``n`` reads quote ``as_of_index_N[n]`` and, for the lags, quotes of seconds
-    strictly before that quote's second. Quotes after it, even in the same second, are not read.
-
-    The columns are bid, ask, mid_open, high, low at as-of, then the mean mid of each of the last
-    ``n_lags`` seconds, oldest first; each minus the mid at as-of.
+    Causal: row ``n`` reads quote ``as_of_index_N[n]`` and, for all else, quotes of seconds strictly
+    before that quote's second. Quotes after it, even in the same second, are not read.
     """
-    grid = second_grid(quotes)
-    if not (full := has_history(quotes, grid, as_of_index_N, recipe)).all():
-        row = int(np.flatnonzero(~full)[0])
+    grid = grid or second_grid(quotes)
+    usable_N = usable_rows(quotes, as_of_index_N, recipe, grid=grid)
+    if not usable_N.all():
+        row = int(np.flatnonzero(~usable_N)[0])
         raise DataError(
-            f"row {row} lacks part of the {recipe.n_lags} s of history that its features need: "
-            "drop it, lower features.n_lags or raise features.max_gap_s"
+            f"row {row} lacks part of the {recipe.history_s} s of history that its features need: "
+            "drop it, shorten features.lags or raise features.max_gap_s"
         )
-    quote_NC = np.stack([getattr(quotes, n)[as_of_index_N] for n in QUOTE_COLUMNS], axis=1)
-    cell_N = grid.cell(quotes.ts_event[as_of_index_N])
-    return FeatureSource(grid.mean_T, cell_N, quotes.mid[as_of_index_N], quote_NC, recipe.n_lags)
+    return _source(quotes, grid, as_of_index_N, recipe)
 
 
 def feature_matrix(
@@ -171,21 +171,97 @@ def feature_matrix(
 ) -> NDArray[np.float32]:
     """Return the features of rows decided on the given quotes, shape (N, D); see `prepare`."""
     source = prepare(quotes, as_of_index_N, recipe)
-    out_ND = np.empty((len(source), recipe.feature_dim), np.float32)
+    out_ND = np.empty((len(source), source.feature_dim), np.float32)
     source.fill_parallel(out_ND)
     return out_ND
 
 
+def _source(
+    quotes: Quotes, grid: SecondGrid, as_of_index_N: NDArray[np.int64], recipe: FeatureRecipe
+) -> FeatureSource:
+    cell_N = grid.cell(quotes.ts_event[as_of_index_N])
+    mid_N = quotes.mid[as_of_index_N]
+    scale_N = _scale(grid, cell_N, mid_N, recipe)
+    at_as_of = [
+        (getattr(quotes, name)[as_of_index_N] - mid_N) * scale_N for name in recipe.quote_columns
+    ]
+    if recipe.spread:
+        at_as_of.append(quotes.spread[as_of_index_N] * scale_N)
+    for window_s in recipe.volatility_s:
+        sigma_N = volatility_per_second(grid, cell_N, window_s=window_s, max_gap_s=recipe.max_gap_s)
+        at_as_of.append(sigma_N * scale_N)
+    return FeatureSource(
+        grid.mean_T,
+        cell_N,
+        mid_N,
+        scale_N,
+        _columns(at_as_of, len(cell_N)),
+        np.array([(x.number, x.spacing_s) for x in recipe.lags], np.int64).reshape(-1, 2),
+        _indicators(quotes, as_of_index_N, mid_N, scale_N, recipe),
+    )
+
+
+def _scale(
+    grid: SecondGrid,
+    cell_N: NDArray[np.int64],
+    mid_N: NDArray[np.float64],
+    recipe: FeatureRecipe,
+) -> NDArray[np.float64]:
+    if recipe.scaling == "none":
+        return np.ones(len(cell_N))
+    if recipe.scaling == "returns":
+        return np.reciprocal(mid_N)
+    window_s = recipe.scaling_window_s
+    sigma_N = volatility_per_second(grid, cell_N, window_s=window_s, max_gap_s=recipe.max_gap_s)
+    expected_move_N = np.where(sigma_N > 0, sigma_N, np.nan) * np.sqrt(window_s)
+    scale_N: NDArray[np.float64] = np.reciprocal(expected_move_N)
+    return scale_N
+
+
+def _indicators(
+    quotes: Quotes,
+    as_of_index_N: NDArray[np.int64],
+    mid_N: NDArray[np.float64],
+    scale_N: NDArray[np.float64],
+    recipe: FeatureRecipe,
+) -> NDArray[np.float64]:
+    from trademl.etl.indicators import indicator_values, output_names
+
+    columns = []
+    for indicator in recipe.indicators:
+        as_of_ns_N = quotes.ts_event[as_of_index_N]
+        values_NK = indicator_values(quotes, as_of_ns_N, indicator, recipe.max_gap_s)
+        for k, (_, is_price) in enumerate(output_names(indicator)):
+            value_N = values_NK[:, k]
+            columns.append((value_N - mid_N) * scale_N if is_price else value_N)
+    return _columns(columns, len(mid_N))
+
+
+def _columns(columns: list[NDArray[np.float64]], n_rows: int) -> NDArray[np.float64]:
+    return np.stack(columns, axis=1) if columns else np.empty((n_rows, 0))
+
+
 @njit(cache=True, nogil=True)
-def _fill(mean_T, cell_N, mid_N, quote_NC, out_ND):  # type: ignore[no-untyped-def]
-    n_quote = quote_NC.shape[1]
-    n_lags = out_ND.shape[1] - n_quote
+def _fill(mean_T, cell_N, mid_N, scale_N, left_NA, lags_R2, right_NB, out_ND):  # type: ignore[no-untyped-def]
+    n_left, n_right = left_NA.shape[1], right_NB.shape[1]
     for n in range(len(cell_N)):
-        mid = mid_N[n]
-        row = out_ND[n]
-        for column in range(n_quote):
-            row[column] = quote_NC[n, column] - mid
-        window = mean_T[cell_N[n] - n_lags : cell_N[n]]
-        lags = row[n_quote:]
-        for lag in range(n_lags):
-            lags[lag] = window[lag] - mid
+        mid, scale, row = mid_N[n], scale_N[n], out_ND[n]
+        for column in range(n_left):
+            row[column] = left_NA[n, column]
+        at = n_left
+        for r in range(len(lags_R2)):
+            number, spacing = lags_R2[r]
+            window = mean_T[cell_N[n] - number * spacing : cell_N[n]]
+            lags = row[at : at + number]
+            if spacing == 1:
+                for lag in range(number):
+                    lags[lag] = (window[lag] - mid) * scale
+            else:
+                for lag in range(number):
+                    total = 0.0
+                    for second in range(lag * spacing, (lag + 1) * spacing):
+                        total += window[second]
+                    lags[lag] = (total / spacing - mid) * scale
+            at += number
+        for column in range(n_right):
+            row[at + column] = right_NB[n, column]

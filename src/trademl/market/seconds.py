@@ -116,10 +116,18 @@ def volatility_per_second(
     -----
     Causal: reads the ``window_s`` seconds strictly before each cell.
     """
-    squares = np.concatenate(([0.0], np.square(np.diff(grid.last_T))))
-    squares[np.isnan(squares)] = 0.0
-    total = np.concatenate(([0.0], np.cumsum(squares)))  # total[c]: changes into cells before c
     full = grid.has_full_history(cell_N, window_s, max_gap_s)
-    first = np.where(full, cell_N - window_s + 1, 0)
-    mean_square = (total[cell_N] - total[first]) / max(window_s - 1, 1)
-    return np.where(full, np.sqrt(np.maximum(mean_square, 0.0)), np.nan)
+    return _root_mean_square(grid.last_T, cell_N, full, window_s)  # type: ignore[no-any-return]
+
+
+@njit(cache=True, nogil=True)
+def _root_mean_square(last_T, cell_N, is_full_N, window_s):  # type: ignore[no-untyped-def]
+    out_N = np.full(len(cell_N), np.nan)
+    for n in range(len(cell_N)):
+        if not is_full_N[n]:
+            continue
+        total = 0.0  # summed anew for each row, so that it does not depend on where data begin
+        for cell in range(cell_N[n] - window_s + 1, cell_N[n]):
+            total += (last_T[cell] - last_T[cell - 1]) ** 2
+        out_N[n] = np.sqrt(total / (window_s - 1))
+    return out_N

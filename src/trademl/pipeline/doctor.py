@@ -21,6 +21,7 @@ EXTRAS = {
     "aws": ("boto3",),
     "sagemaker": ("sagemaker",),
     "spark": ("pyspark",),
+    "indicators": ("TA-Lib",),
     "feeds": ("ccxt", "lightstreamer-client-lib", "pymongo"),
 }
 NEEDED = ("train", "serve", "backtest")  # for `trademl run`

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from trademl.etl.features import FeatureRecipe
+from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
 from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sources import FeedConfig
