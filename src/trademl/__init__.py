@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trademl.etl.features import feature_matrix
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.recordio import read_recordio, write_recordio
+    from trademl.etl.verify import verify_dataset
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
     from trademl.market.costs import Costs
@@ -64,6 +65,7 @@ _HOME = {
     "settle": "market.fills",
     "train_dataset": "train.jobs",
     "tune_dataset": "train.jobs",
+    "verify_dataset": "etl.verify",
     "write_recordio": "etl.recordio",
 }
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from running import artifact_ids, one_line
 
-STEPS = ("ingest", "features", "tune", "select", "predict", "backtest", "report")
+STEPS = ("ingest", "features", "verify", "tune", "select", "predict", "backtest", "report")
 KEYS = {
     "batch", "dataset", "tuning", "selected", "deployment", "evaluation", "backtest", "report",
     "ledger",

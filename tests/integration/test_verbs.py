@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -37,6 +39,9 @@ def steps(trademl, workspace):
         "tune": result("tune"),
         "select": result("models", "select"),
         "evaluate": result("models", "evaluate"),
+        "unproven": trademl("deploy", "local", "--workspace", workspace),
+        "verify": result("features", "verify", "--all"),
+        "inspect": result("features", "inspect"),
         "deploy": result("deploy", "local"),
         "backtest": result("backtest", "run"),
     }
@@ -51,6 +56,35 @@ def test_steps_give_the_ids_of_an_unbroken_run(steps, finished):
     assert steps["deploy"]["id"] == run["deployment"]["id"]
     assert steps["evaluate"] == run["evaluation"]
     assert steps["backtest"] == run["backtest"]
+
+
+def test_a_model_of_an_unproven_dataset_is_not_deployed(steps):
+    assert steps["unproven"].returncode == 1
+    assert f"trademl features verify {steps['features']['id']}" in one_line(steps["unproven"])
+
+
+def test_verify_makes_every_row_again(steps):
+    splits = steps["features"]["splits"].values()
+    assert steps["verify"]["is_proven"]
+    assert steps["verify"]["n_rows"] == sum(split["rows"] for split in splits)
+
+
+def test_a_dataset_that_failed_its_proof_is_not_deployed(steps, trademl, workspace, tmp_path):
+    other = tmp_path / "ws"
+    shutil.copytree(workspace, other)
+    with sqlite3.connect(other / "ledger.db") as ledger:
+        ledger.execute(
+            "UPDATE proofs SET is_proven = 0, evidence = json_set(evidence, '$.faults[0]', 'F')"
+        )
+    done = trademl("deploy", "local", "--workspace", other)
+    assert done.returncode == 1
+    assert "failed its leak proof, so its models cannot be deployed: F" in one_line(done)
+
+
+def test_inspect_says_how_much_labels_overlap(steps):
+    for split in steps["inspect"]["splits"].values():
+        assert 0 < split["uniqueness"] < 0.2  # an order every 2 s lives for up to a minute
+    assert steps["inspect"]["first_rows"][0]["order_id"] >= 0
 
 
 def test_status_lists_what_is_there(steps):
@@ -84,7 +118,13 @@ def test_wrong_words_are_one_line(steps, trademl, workspace, words, message):
 
 
 def test_an_empty_workspace_says_what_to_do_first(trademl, tmp_path):
-    for words in (["ingest", "export"], ["features", "build"], ["tune"], ["report"]):
+    for words in (
+        ["ingest", "export"],
+        ["features", "build"],
+        ["tune"],
+        ["report"],
+        ["features", "verify"],
+    ):
         done = trademl(*words, "--workspace", tmp_path)
         assert done.returncode == 1
         one_line(done)

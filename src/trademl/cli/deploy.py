@@ -31,8 +31,11 @@ def local(
     from trademl.serve.deployments import deploy
 
     with open_session(config, workspace) as session, session.workspace.lock():
-        chosen = session.workspace.store.newest("model", model)
-        deployment = deploy(chosen, session.strategy.serving.endpoint, session.workspace.ledger)
+        store = session.workspace.store
+        chosen = store.newest("model", model)
+        deployment = deploy(
+            chosen, session.strategy.serving.endpoint, store, session.workspace.ledger
+        )
     result = {
         "id": deployment.id,
         "endpoint": deployment.endpoint,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from trademl.errors import DataError
 from trademl.market.quotes import NS_PER_S
 from trademl.store.identity import digest_bytes
 
@@ -200,3 +202,25 @@ def schema(recipe: FeatureRecipe) -> dict[str, Any]:
 
 def _column(name: str, unit: str, reads_up_to: str) -> dict[str, str]:
     return {"name": name, "unit": unit, "reads_up_to": reads_up_to}
+
+
+def read_recipe(path: Path) -> FeatureRecipe:
+    """Return the recipe that a dataset's ``schema.json`` was made from.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged or of another schema version.
+    """
+    import msgspec
+
+    try:
+        content = json.loads(path.read_bytes())
+        version = content["version"]
+        if version != SCHEMA_VERSION:
+            raise DataError(
+                f"{path} has schema version {version}, expected {SCHEMA_VERSION}: build it again"
+            )
+        return msgspec.convert(content["recipe"], FeatureRecipe)
+    except (ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+        raise DataError(f"{path} is damaged ({error}): delete its folder and run again") from error

@@ -82,6 +82,18 @@ class Dataset(Base):
     path: Mapped[str] = mapped_column(Text)
 
 
+class Proof(Base):
+    """Evidence that a dataset is free of look-ahead, or that it is not."""
+
+    __tablename__ = "proofs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    is_proven: Mapped[bool]
+    evidence: Mapped[Json]
+
+
 class Study(Base):
     """A hyperparameter search, or a single training job, over one dataset."""
 

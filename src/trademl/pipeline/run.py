@@ -13,6 +13,7 @@ from typing import Any
 
 from trademl.backtest.jobs import backtest_model
 from trademl.etl.build import build_features
+from trademl.etl.verify import verify_dataset
 from trademl.ingest.replay import export, replay
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
@@ -64,6 +65,10 @@ def _run_steps(
     )
     progress.done(_dataset_line(dataset))
     result["dataset"] = _entry(dataset)
+    progress.step("verify")
+    proof = verify_dataset(dataset, store, ledger, seed=seed, progress=progress)
+    progress.done(_proof_line(proof))
+    result["dataset"]["proof"] = proof.id
     study = tune_dataset(dataset, strategy.tuning, store, ledger, seed=seed, progress=progress)
     result["tuning"] = _entry(study)
     progress.step("select")
@@ -106,7 +111,7 @@ def _serve_and_trade(
     progress: Progress,
 ) -> None:
     store, ledger = workspace.store, workspace.ledger
-    deployment = deploy(model, strategy.serving.endpoint, ledger)
+    deployment = deploy(model, strategy.serving.endpoint, store, ledger)
     predictions = predict_dataset(deployment, dataset, store, ledger, progress=progress)
     score_N = read_scores(predictions)
     result["deployment"] = {
@@ -138,6 +143,13 @@ def _entry(artifact: Artifact) -> dict[str, Any]:
 def _dataset_line(dataset: Artifact) -> str:
     rows: Mapping[str, Any] = dataset.metrics["splits"]
     return " / ".join(str(split["rows"]) for split in rows.values()) + " rows"
+
+
+def _proof_line(proof: Artifact) -> str:
+    found = proof.metrics
+    return (
+        f"{found['n_cells']} cells of {found['n_rows']} rows made again from data cut off in time"
+    )
 
 
 @contextmanager

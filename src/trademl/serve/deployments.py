@@ -14,6 +14,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import load_model
+from trademl.train.proof import check_proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,21 @@ class ServingConfig:
     shadow_refused: bool = False
 
 
-def deploy(model: Artifact, endpoint: str, ledger: Ledger) -> tables.Deployment:
+def deploy(
+    model: Artifact, endpoint: str, store: ArtifactStore, ledger: Ledger
+) -> tables.Deployment:
     """Put a model behind an endpoint: live if it was accepted, in shadow mode if refused.
 
-    The model that was in the same mode before is retired in the same transaction. Deploying the
-    model that stands there already changes nothing.
+    A model whose dataset was not proven free of look-ahead is not deployed, nor is one whose
+    scaler was not fitted on its training rows. The model that was in the same mode before is
+    retired in the same transaction. Deploying the model that stands there already changes nothing.
+
+    Raises
+    ------
+    DataError
+        If the proof is missing or failed.
     """
+    check_proof(model, store, ledger)
     mode: Mode = "live" if model.metrics["status"] == "accepted" else "shadow"
     now = datetime.now(UTC)
     with ledger.session() as session:

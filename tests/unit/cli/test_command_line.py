@@ -48,7 +48,7 @@ def test_every_public_name_is_there():
 @pytest.mark.parametrize(
     "words",
     [
-        ["ingest", "replay"], ["ingest", "export"], ["ingest", "status"], ["features", "build"],
+        ["ingest", "replay"], ["ingest", "export"], ["ingest", "status"], ["features", "build"], ["features", "verify"], ["features", "inspect"],
         ["tune"], ["train"], ["models", "select"], ["models", "evaluate"], ["models", "list"],
         ["deploy", "local"], ["serve"], ["predict"], ["backtest", "run"], ["report"], ["run"],
         ["demo"], ["init"], ["doctor"], ["config", "show"],

@@ -66,6 +66,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
     )
     op.create_table(
+        "proofs",
+        sa.Column("id", sa.String(length=80), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("dataset_id", sa.String(length=80), nullable=False),
+        sa.Column("is_proven", sa.Boolean(), nullable=False),
+        sa.Column("evidence", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["dataset_id"], ["datasets.id"], name=op.f("fk_proofs_dataset_id_datasets")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_proofs")),
+    )
+    op.create_table(
         "tuning_studies",
         sa.Column("id", sa.String(length=80), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -243,6 +255,7 @@ def downgrade() -> None:
     op.drop_table("tuning_trials")
     op.drop_table("models")
     op.drop_table("tuning_studies")
+    op.drop_table("proofs")
     op.drop_table("datasets")
     op.drop_table("runs")
     op.drop_table("batches")
