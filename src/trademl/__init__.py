@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import FeatureRecipe, feature_matrix
+    from trademl.etl.folds import Fold, backtest_paths, combinatorial_purged, walk_forward
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Costs": "market.costs",
     "FeatureRecipe": "etl.features",
+    "Fold": "etl.folds",
     "Ledger": "ledger",
     "Orders": "market.orders",
     "Quotes": "market.quotes",
@@ -46,7 +48,9 @@ _HOME = {
     "Transactions": "market.orders",
     "Workspace": "pipeline.workspace",
     "backtest_model": "backtest.jobs",
+    "backtest_paths": "etl.folds",
     "build_features": "etl.build",
+    "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
@@ -63,6 +67,7 @@ _HOME = {
     "settle": "market.fills",
     "train_dataset": "train.jobs",
     "tune_dataset": "train.jobs",
+    "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
 }
 
