@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import feature_matrix
+    from trademl.etl.folds import Fold, backtest_paths, combinatorial_purged, walk_forward
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.etl.verify import verify_dataset
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Costs": "market.costs",
     "FeatureRecipe": "etl.recipe",
+    "Fold": "etl.folds",
     "Ledger": "ledger",
     "Orders": "market.orders",
     "Quotes": "market.quotes",
@@ -48,7 +50,9 @@ _HOME = {
     "Transactions": "market.orders",
     "Workspace": "pipeline.workspace",
     "backtest_model": "backtest.jobs",
+    "backtest_paths": "etl.folds",
     "build_features": "etl.build",
+    "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
@@ -66,6 +70,7 @@ _HOME = {
     "train_dataset": "train.jobs",
     "tune_dataset": "train.jobs",
     "verify_dataset": "etl.verify",
+    "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
 }
 

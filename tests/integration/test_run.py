@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -208,3 +209,18 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(trademl, finished, tmp
         assert artifact_ids(result) == artifact_ids(finished[1])
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_random_split_warns_wherever_its_figures_are_shown(trademl, tmp_path):
+    workspace = tmp_path / "ws"
+    environ = {**os.environ, "TRADEML_SPLIT__METHOD": "random"}
+    done = trademl("run", "--workspace", workspace, env=environ)
+    built = trademl("features", "build", "--workspace", workspace, env=environ)
+    result = json.loads(trademl("run", "--workspace", workspace, "--json", env=environ).stdout)
+
+    (warning,) = result["dataset"]["warnings"]
+    assert "split.method is random" in warning
+    assert f"WARNING: {warning}" in done.stdout
+    assert f"WARNING: {warning}" in built.stdout
+    assert warning in Path(result["report"]["id"]).read_text()
+    assert result["dataset"]["dropped"]["purged"] == 0

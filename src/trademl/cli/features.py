@@ -26,7 +26,7 @@ def build(
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Build the features of a batch, split them by time, and write RecordIO."""
+    """Build the features of a batch, split its rows, and write RecordIO."""
     from trademl.etl.build import build_features
 
     with open_session(config, workspace) as session, session.workspace.lock():
@@ -42,7 +42,8 @@ def build(
         )
         session.progress.done()
     facts = dataset.metrics
-    lines = [f"{dataset.id}: {facts['feature_dim']} columns in {dataset.path}"]
+    lines = [f"WARNING: {warning}" for warning in facts.get("warnings", [])]
+    lines += [f"{dataset.id}: {facts['feature_dim']} columns in {dataset.path}"]
     lines += [
         f"  {name}: {s['rows']} rows, {s['label_rate']:.1%} earned money"
         for name, s in facts["splits"].items()

@@ -59,7 +59,8 @@ def _run(
 
 def _lines(result: Result) -> list[str]:
     selected, backtest = result["selected"], result["backtest"]
-    lines = [str(selected["verdict"])]
+    lines = [f"WARNING: {warning}" for warning in result["dataset"].get("warnings", [])]
+    lines.append(str(selected["verdict"]))
     lines += [f"  refused: {reason}" for reason in selected["reasons"]]
     if backtest["id"]:
         evaluation, baseline = result["evaluation"], backtest["baseline"]

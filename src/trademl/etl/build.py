@@ -15,7 +15,7 @@ from trademl.etl.dataset import SPLITS
 from trademl.etl.features import FeatureSource, check_density, prepare, usable_rows
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
-from trademl.etl.splits import Part, SplitConfig, chronological_split
+from trademl.etl.splits import Part, SplitConfig, split_rows, split_warnings
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.seconds import second_grid
@@ -66,7 +66,7 @@ def write_dataset(
     kept_N = usable_rows(batch.quotes, as_of_index_N, recipe, grid=grid)
     resolved_N = ~np.isnan(batch.transactions.pnl)
     rows = _row_keys(batch, np.flatnonzero(kept_N & resolved_N), recipe)
-    part_N = chronological_split(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
+    part_N = split_rows(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
     for part, name in enumerate(SPLITS):
         chosen = np.flatnonzero(part_N == part)
         source = prepare(batch.quotes, rows["quote_index"][chosen], recipe, grid=grid)
@@ -80,7 +80,8 @@ def write_dataset(
         "purged": int((part_N == Part.PURGED).sum()),
         "embargoed": int((part_N == Part.EMBARGOED).sum()),
     }
-    return _facts(batch, rows, part_N, recipe) | {"dropped": dropped}
+    warnings = split_warnings(part_N, rows["start_ns"], rows["exit_ns"], split)
+    return _facts(batch, rows, part_N, recipe) | {"dropped": dropped, "warnings": warnings}
 
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
