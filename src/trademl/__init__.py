@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import FeatureRecipe, feature_matrix
     from trademl.etl.folds import Fold, backtest_paths, combinatorial_purged, walk_forward
+    from trademl.etl.record_file import open_recordio
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
@@ -58,6 +59,7 @@ _HOME = {
     "load_model": "train.model",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "open_recordio": "etl.record_file",
     "predict": "serve.client",
     "read_recordio": "etl.recordio",
     "replay": "ingest.replay",
