@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trademl.etl.features import feature_matrix
     from trademl.etl.folds import Fold, backtest_paths, combinatorial_purged, walk_forward
     from trademl.etl.recipe import FeatureRecipe
+    from trademl.etl.record_file import open_recordio
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.etl.verify import verify_dataset
     from trademl.ingest.replay import export, replay
@@ -60,6 +61,7 @@ _HOME = {
     "load_model": "train.model",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "open_recordio": "etl.record_file",
     "predict": "serve.client",
     "read_recordio": "etl.recordio",
     "replay": "ingest.replay",

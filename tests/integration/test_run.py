@@ -211,16 +211,18 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(trademl, finished, tmp
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_random_split_warns_wherever_its_figures_are_shown(trademl, tmp_path):
+def test_a_random_split_warns_and_is_not_deployed(trademl, tmp_path):
     workspace = tmp_path / "ws"
     environ = {**os.environ, "TRADEML_SPLIT__METHOD": "random"}
     done = trademl("run", "--workspace", workspace, env=environ)
     built = trademl("features", "build", "--workspace", workspace, env=environ)
-    result = json.loads(trademl("run", "--workspace", workspace, "--json", env=environ).stdout)
+    result = json.loads(
+        trademl("features", "build", "--workspace", workspace, "--json", env=environ).stdout
+    )
 
-    (warning,) = result["dataset"]["warnings"]
+    (warning,) = result["warnings"]
     assert "split.method is random" in warning
-    assert f"WARNING: {warning}" in done.stdout
     assert f"WARNING: {warning}" in built.stdout
-    assert warning in Path(result["report"]["id"]).read_text()
-    assert result["dataset"]["dropped"]["purged"] == 0
+    assert done.returncode == 1
+    assert "rows of train reach into the first of validation" in one_line(done)
+    assert result["dropped"]["purged"] == 0

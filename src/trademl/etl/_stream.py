@@ -6,6 +6,7 @@ that does not, records are parsed one by one. Records count from 0, as array row
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ class FrameStream:
 
     Parameters
     ----------
-    file : raw file or BytesIO
+    file : raw file, BytesIO or GzipFile
         Open for reading; the stream does not close it.
     name : str
         What messages call it.
@@ -39,7 +40,7 @@ class FrameStream:
         If the file is empty.
     """
 
-    def __init__(self, file: io.FileIO | io.BytesIO, name: str) -> None:
+    def __init__(self, file: io.FileIO | io.BytesIO | gzip.GzipFile, name: str) -> None:
         self._file = file
         self._name = name
         self.n_bytes = file.seek(0, os.SEEK_END)

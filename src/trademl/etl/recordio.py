@@ -12,24 +12,28 @@ SDK 2.257.7 writes; its successor, version 3, has no writer.
 
 from __future__ import annotations
 
+import gzip
 import io
+import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._frame import MAX_FEATURES, Frames, dense_layout, prediction_layout
-from trademl.etl._protobuf import Record, Tensor, dense_float32
+from trademl.etl._frame import dense_layout, prediction_layout
+from trademl.etl._protobuf import Record
+from trademl.etl._row import first_row, parse_row, scalar
 from trademl.etl._stream import FrameStream, Row, read_columns
+from trademl.etl._writer import BlockWriter, check_feature_dim, check_rows
 
 Floats = NDArray[np.float32]
 Buffer = bytes | bytearray | memoryview
 
 _IN_MEMORY = "RecordIO bytes"
+GZIP_LEVEL = 1  # level 6 halves a file of lagged prices and takes more than four times as long
 
 
 def write_recordio(path: Path, features_ND: Floats, label_N: Floats | None = None) -> None:
@@ -38,7 +42,8 @@ def write_recordio(path: Path, features_ND: Floats, label_N: Floats | None = Non
     Parameters
     ----------
     path : Path
-        The file appears when it is complete; an older one of that name stays until then.
+        The file appears when it is complete; an older one of that name stays until then. It is
+        compressed where its name ends in ``.gz``.
     features_ND : ndarray of float32, shape (N, D)
         N and D at least 1. NaN and infinities are written as they are.
     label_N : ndarray of float32, shape (N,), optional
@@ -49,7 +54,7 @@ def write_recordio(path: Path, features_ND: Floats, label_N: Floats | None = Non
     DataError
         If an array has another dtype or shape, or has no rows.
     """
-    _check_rows(features_ND, label_N)
+    check_rows(features_ND, label_N)
     with RecordWriter(path, features_ND.shape[1], with_label=label_N is not None) as writer:
         writer.write(features_ND, label_N)
 
@@ -67,7 +72,7 @@ def encode_records(features_ND: Floats, label_N: Floats | None = None) -> bytes:
     >>> encode_records(np.array([[1.0, -2.5, 0.0]], np.float32)).hex(" ", 4)
     '0a23d7ce 1c000000 0a1a0a06 76616c75 65731210 120e0a0c 0000803f 000020c0 00000000'
     """
-    _check_rows(features_ND, label_N)
+    check_rows(features_ND, label_N)
     layout = dense_layout(features_ND.shape[1], label_N is not None)
     block = layout.stamped(len(features_ND))
     block["features"] = features_ND
@@ -76,7 +81,7 @@ def encode_records(features_ND: Floats, label_N: Floats | None = None) -> bytes:
     return block.tobytes()
 
 
-class RecordWriter:
+class RecordWriter(BlockWriter):
     """Write records block by block, in memory that does not grow with their number.
 
     Use it as a context manager: the file appears under its name when the ``with`` block ends, and
@@ -85,7 +90,8 @@ class RecordWriter:
     Parameters
     ----------
     path : Path
-        File to write; until it is complete it is called ``<path>.part``.
+        File to write, compressed where it ends in ``.gz``; until it is complete it is called
+        ``<path>.part``.
     feature_dim : int
         D, at least 1.
     with_label : bool
@@ -98,85 +104,34 @@ class RecordWriter:
     """
 
     def __init__(self, path: Path, feature_dim: int, *, with_label: bool) -> None:
-        _check_feature_dim(feature_dim)
+        check_feature_dim(feature_dim)
         layout = dense_layout(feature_dim, with_label)
-        self._path = path
-        self._part = path.with_name(f"{path.name}.part")
-        self._feature_dim = feature_dim
-        self._with_label = with_label
-        self._block = layout.stamped(layout.frames_per_block)
-        self._n_written = 0
+        n = layout.frames_per_block
+        super().__init__(path, feature_dim, with_label=with_label, rows_per_block=n)
+        self._block = layout.stamped(n)
 
-    def __enter__(self) -> Self:
-        self._file = self._part.open("wb", buffering=0)
-        return self
+    def _open(self, part: Path) -> None:
+        self._files = ExitStack()
+        self._file: io.FileIO | gzip.GzipFile
+        if self._path.suffix == ".gz":
+            # Without a name and a time in its head, equal rows make equal files.
+            file = self._files.enter_context(part.open("wb"))
+            zipped = gzip.GzipFile("", "wb", GZIP_LEVEL, file, mtime=0)
+            self._file = self._files.enter_context(zipped)
+        else:
+            self._file = self._files.enter_context(part.open("wb", buffering=0))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.close()
-        if kind is None and self._n_written:
-            self._part.replace(self._path)
-            return
-        self._part.unlink()
-        if kind is None:
-            raise DataError(f"{self._path}: no rows to write, expected at least one")
+    def _close(self) -> None:
+        self._files.close()
 
-    def write(self, features_ND: Floats, label_N: Floats | None = None) -> None:
-        """Append one record per row.
+    def _room(self, n: int) -> tuple[Floats, Floats | None]:
+        block = self._block[:n]
+        return block["features"], block["label"] if self._with_label else None
 
-        Raises
-        ------
-        DataError
-            If an array has another dtype or shape than the file's, or a label is missing or extra.
-        """
-        _check_rows(features_ND, label_N)
-        self._check_like_file(features_ND, label_N)
-        for start, stop, features_BD, label_B in self.blocks(len(features_ND)):
-            features_BD[:] = features_ND[start:stop]
-            if label_B is not None and label_N is not None:
-                label_B[:] = label_N[start:stop]
-
-    def blocks(self, n_rows: int) -> Iterator[tuple[int, int, Floats, Floats | None]]:
-        """Yield room for the next ``n_rows`` records, block by block, and write what is put there.
-
-        Yields
-        ------
-        start, stop : int
-            Which of the ``n_rows`` the room is for.
-        features_BD : ndarray of float32, shape (stop - start, D)
-            To be filled: it holds the numbers of an earlier block. Rows are not contiguous.
-        label_B : ndarray of float32, shape (stop - start,), or None
-            To be filled likewise; None where the file has no labels.
-
-        Notes
-        -----
-        A block is written when the next is asked for, so a loop that is left early drops its last.
-        """
-        for start in range(0, n_rows, len(self._block)):
-            block = self._block[: n_rows - start]
-            label_B = block["label"] if self._with_label else None
-            yield start, start + len(block), block["features"], label_B
-            self._append(block)
-
-    def _append(self, block: Frames) -> None:
-        unwritten = block.view(np.uint8).data
+    def _append(self, n: int) -> None:
+        unwritten = self._block[:n].view(np.uint8).data
         while unwritten:
             unwritten = unwritten[self._file.write(unwritten) :]
-        self._n_written += len(block)
-
-    def _check_like_file(self, features_ND: Floats, label_N: Floats | None) -> None:
-        if features_ND.shape[1] != self._feature_dim:
-            raise DataError(
-                f"{self._path}: rows of {features_ND.shape[1]} features, "
-                f"expected {self._feature_dim}"
-            )
-        if (label_N is not None) != self._with_label:
-            rule = "need a label" if self._with_label else "carry no label"
-            raise DataError(f"{self._path}: its records {rule}, as said when it was opened")
 
 
 def read_recordio(path: Path) -> tuple[Floats, Floats | None]:
@@ -186,7 +141,8 @@ def read_recordio(path: Path) -> tuple[Floats, Floats | None]:
     ----------
     path : Path
         Records of one dimension, with labels or without. Dense float32 is read in blocks; sparse,
-        float64 and int32 records are read one by one, and rounded to float32.
+        float64 and int32 records are read one by one, and rounded to float32. A file whose name
+        ends in ``.gz`` is decompressed twice, to learn its length first: it is never held whole.
 
     Returns
     -------
@@ -202,7 +158,7 @@ def read_recordio(path: Path) -> tuple[Floats, Floats | None]:
         If the file cannot be opened.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with _opened(path) as file:
             return _read_rows(FrameStream(file, str(path)), None)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
@@ -277,10 +233,27 @@ def decode_predictions(buffer: Buffer) -> tuple[Floats, Floats]:
     layout = prediction_layout()
 
     def parse_row(record: Record) -> Row:
-        return {name: _scalar(record.label, "label", name) for name in layout.columns}
+        return {name: scalar(record.label, "label", name) for name in layout.columns}
 
     columns = read_columns(FrameStream(io.BytesIO(buffer), _IN_MEMORY), layout, parse_row)
     return columns["score"], columns["predicted_label"]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.FileIO | gzip.GzipFile]:
+    """Open a file for reading, decompressed where its name ends in ``.gz``."""
+    with path.open("rb", buffering=0) as file:
+        if path.suffix != ".gz":
+            yield file
+            return
+        try:
+            with gzip.GzipFile(fileobj=file) as unzipped:
+                yield unzipped
+        except EOFError as error:
+            n_bytes = path.stat().st_size
+            raise CodecError(f"{path}: cut short: {n_bytes} bytes hold no end of gzip") from error
+        except (gzip.BadGzipFile, zlib.error) as error:
+            raise CodecError(f"{path}: is damaged, or is not gzip: {error}") from error
 
 
 def _fitting_rows(buffer: Buffer, feature_dim: int) -> tuple[Floats, Floats | None] | None:
@@ -297,62 +270,14 @@ def _fitting_rows(buffer: Buffer, feature_dim: int) -> tuple[Floats, Floats | No
 
 def _read_rows(stream: FrameStream, feature_dim: int | None) -> tuple[Floats, Floats | None]:
     """Return all rows, which have the shape of the first."""
-    with stream.faults_of(0, 0):
-        first = _parse_row(stream.record_at(0)[0], feature_dim)
+    first = first_row(stream, feature_dim)
 
-    def parse_row(record: Record) -> Row:
-        row = _parse_row(record, len(first["features"]))
+    def parse_like_first(record: Record) -> Row:
+        row = parse_row(record, len(first["features"]))
         if row.keys() != first.keys():
             raise CodecError(f"{'a' if 'label' in row else 'no'} label, unlike record 0")
         return row
 
     layout = dense_layout(len(first["features"]), "label" in first)
-    columns = read_columns(stream, layout, parse_row)
+    columns = read_columns(stream, layout, parse_like_first)
     return columns["features"], columns.get("label")
-
-
-def _parse_row(record: Record, feature_dim: int | None) -> Row:
-    row = {"features": _vector(record.features, "features", "values", feature_dim)}
-    if record.label:
-        row["label"] = _scalar(record.label, "label", "values")
-    return row
-
-
-def _scalar(entries: dict[bytes, Tensor], name: str, key: str) -> Floats:
-    return _vector(entries, name, key, 1).reshape(())
-
-
-def _vector(entries: dict[bytes, Tensor], name: str, key: str, dimension: int | None) -> Floats:
-    if (tensor := entries.get(key.encode())) is None:
-        held = ", ".join(k.decode(errors="replace") for k in entries) or "nothing"
-        raise CodecError(f"{name} hold {held}, expected {key}")
-    if tensor.dimension != (dimension or tensor.dimension) or not tensor.dimension:
-        raise CodecError(
-            f"{name} {key} have dimension {tensor.dimension}, expected {dimension or 'at least 1'}"
-        )
-    return dense_float32(tensor)
-
-
-def _check_rows(features_ND: Floats, label_N: Floats | None) -> None:
-    if features_ND.ndim != 2:
-        raise DataError(f"features have shape {features_ND.shape}, expected rows and columns")
-    _check_feature_dim(features_ND.shape[1])
-    _check_float32("features", features_ND)
-    if label_N is None:
-        return
-    if label_N.shape != (len(features_ND),):
-        raise DataError(f"labels have shape {label_N.shape}, expected ({len(features_ND)},)")
-    _check_float32("labels", label_N)
-
-
-def _check_feature_dim(feature_dim: int) -> None:
-    if not 1 <= feature_dim <= MAX_FEATURES:
-        raise DataError(f"records of {feature_dim} features, expected 1 to {MAX_FEATURES}")
-
-
-def _check_float32(name: str, values: Floats) -> None:
-    if values.dtype != np.float32:
-        raise DataError(
-            f"{name} are {values.dtype}: cast them to float32, Linear Learner reads only Float32 "
-            "tensors"
-        )

@@ -13,7 +13,7 @@ from typing import Any
 
 from trademl.backtest.jobs import backtest_model
 from trademl.etl.build import build_features
-from trademl.etl.verify import verify_dataset
+from trademl.etl.verify import require_proof, verify_dataset
 from trademl.ingest.replay import export, replay
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
@@ -68,6 +68,7 @@ def _run_steps(
     progress.step("verify")
     proof = verify_dataset(dataset, store, ledger, seed=seed, progress=progress)
     progress.done(_proof_line(proof))
+    require_proof(dataset.id, ledger)
     result["dataset"]["proof"] = proof.id
     study = tune_dataset(dataset, strategy.tuning, store, ledger, seed=seed, progress=progress)
     result["tuning"] = _entry(study)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import tracemalloc
@@ -588,6 +589,105 @@ def test_a_damaged_payload_raises_a_codec_error_or_is_a_record(payload):
     except CodecError:
         return
     Record.FromString(payload)
+
+
+# Gzip
+
+
+def test_a_gzip_file_holds_the_same_bytes(tmp_path, three):
+    write_recordio(tmp_path / "file.gz", *three)
+
+    assert gzip.decompress((tmp_path / "file.gz").read_bytes()) == encode_records(*three)
+
+
+def test_a_gzip_file_reads_back(tmp_path):
+    features_ND = np.random.default_rng(7).standard_normal((300, 4096), np.float32)
+    write_recordio(tmp_path / "file.gz", features_ND, features_ND[:, 0].copy())
+
+    read_ND, read_N = read_recordio(tmp_path / "file.gz")
+
+    assert (bits(read_ND), bits(read_N)) == (bits(features_ND), bits(features_ND[:, 0]))
+
+
+@pytest.mark.parametrize("odd_at", [0, 1, 2])
+def test_odd_records_of_a_gzip_file_are_read(tmp_path, three, odd_at):
+    features_ND, label_N = three
+    records = [make_record(x, y) for x, y in zip(features_ND, label_N, strict=True)]
+    records[odd_at] = make_sparse(range(29), features_ND[odd_at], [29], label_N[odd_at])
+    (tmp_path / "file.gz").write_bytes(gzip.compress(framed(*records)))
+
+    assert bits(read_recordio(tmp_path / "file.gz")[0]) == bits(features_ND)
+
+
+def test_equal_rows_make_equal_gzip_files_at_any_time_under_any_name(tmp_path, three):
+    for name in ("a.gz", "b.recordio.gz"):
+        write_recordio(tmp_path / name, *three)
+
+    data = (tmp_path / "a.gz").read_bytes()
+    assert data == (tmp_path / "b.recordio.gz").read_bytes()
+    assert data[3:8] == bytes(5)  # no name, no time
+
+
+def test_gzip_files_laid_end_to_end_are_one(tmp_path, three):
+    encoded = gzip.compress(encode_records(*three))
+    (tmp_path / "file.gz").write_bytes(encoded + encoded)
+
+    assert len(read_recordio(tmp_path / "file.gz")[0]) == 6
+
+
+def test_every_cut_of_a_gzip_file_is_found(tmp_path, three):
+    path = tmp_path / "file.gz"
+    write_recordio(path, *three)
+    data = path.read_bytes()
+
+    for cut in range(2, len(data)):  # one byte is not yet gzip
+        path.write_bytes(data[:cut])
+        with pytest.raises(CodecError, match=rf"^{path}: cut short: {cut} bytes hold no end"):
+            read_recordio(path)
+
+
+@pytest.mark.parametrize("at", ["head", "middle", "checksum"])
+def test_damage_to_a_gzip_file_is_found(tmp_path, three, at):
+    path = tmp_path / "file.gz"
+    write_recordio(path, *three)
+    data = bytearray(path.read_bytes())
+    data[{"head": 0, "middle": len(data) // 2, "checksum": -8}[at]] ^= 0x10
+    path.write_bytes(data)
+
+    with pytest.raises(CodecError, match=rf"^{path}: "):
+        read_recordio(path)
+
+
+def test_a_damaged_record_of_a_gzip_file_is_named(tmp_path, three):
+    data = bytearray(encode_records(*three))
+    data[164] ^= 1
+    (tmp_path / "file.gz").write_bytes(gzip.compress(data))
+
+    with pytest.raises(CodecError, match="record 1 at byte 164: begins with"):
+        read_recordio(tmp_path / "file.gz")
+
+
+def test_an_interrupted_gzip_write_leaves_nothing(tmp_path, three):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        RecordWriter(tmp_path / "file.gz", 29, with_label=True) as writer,
+    ):
+        writer.write(*three)
+        raise KeyboardInterrupt
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_a_gzip_file_holds_little_beside_its_rows(tmp_path):
+    features_ND = np.zeros((20_000, 605), np.float32)
+    write_recordio(tmp_path / "file.gz", features_ND)
+
+    tracemalloc.start()
+    read_recordio(tmp_path / "file.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < features_ND.nbytes + 12_000_000
 
 
 # Predictions
