@@ -19,6 +19,10 @@ Rules
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -26,6 +30,7 @@ from numpy.typing import NDArray
 from trademl.errors import DataError
 from trademl.market.costs import Costs
 from trademl.market.orders import ExitReason, Orders, Transactions
+from trademl.market.pyramid import Pyramid, build_pyramid, first_outside_each
 from trademl.market.quotes import Quotes
 
 CENSORED = int(ExitReason.CENSORED)
@@ -33,6 +38,8 @@ TAKE_PROFIT = int(ExitReason.TAKE_PROFIT)
 STOP_LOSS = int(ExitReason.STOP_LOSS)
 TIME = int(ExitReason.TIME)
 TIE_TOLERANCE = 1e-12  # of the entry price
+END_OF_TIME = 2**63 - 1
+ROWS_AT_ONCE = 32_768
 
 
 @njit(cache=True, nogil=True)
@@ -54,15 +61,27 @@ def exit_touch(side: int, bid: float, ask: float) -> float:
 
 
 @njit(cache=True, nogil=True)
+def barriers(side: int, entry: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
+    """Return the prices of the take profit and of the stop of a position."""
+    return entry + side * take_profit, entry - side * stop_loss
+
+
+@njit(cache=True, nogil=True)
+def later(moment: int, by: int) -> int:
+    """Return a time later by nanoseconds of 0 or more, or the end of time where that is earlier."""
+    return moment + by if by <= END_OF_TIME - moment else END_OF_TIME
+
+
+@njit(cache=True, nogil=True)
 def is_limit_reached(side: int, touch: float, limit_price: float, slack: float) -> bool:
     """Say whether the exit touch of a position of ``side`` reaches its take profit."""
-    return (touch - limit_price) * side >= -slack
+    return touch >= limit_price - slack if side > 0 else touch <= limit_price + slack
 
 
 @njit(cache=True, nogil=True)
 def is_stop_reached(side: int, touch: float, stop_price: float, slack: float) -> bool:
     """Say whether the exit touch of a position of ``side`` reaches its stop."""
-    return (touch - stop_price) * side <= slack
+    return touch <= stop_price + slack if side > 0 else touch >= stop_price - slack
 
 
 @njit(cache=True, nogil=True)
@@ -88,7 +107,7 @@ def exit_on_quote(
         Whether the quote's time is at or past the time limit.
     """
     touch = exit_touch(side, bid, ask)
-    limit_price, stop_price = entry + side * take_profit, entry - side * stop_loss
+    limit_price, stop_price = barriers(side, entry, take_profit, stop_loss)
     slack = TIE_TOLERANCE * entry
     if is_limit_reached(side, touch, limit_price, slack):
         return TAKE_PROFIT, limit_price
@@ -146,7 +165,7 @@ def settle_one(
     if first < 0:
         return -1, np.nan, -1, np.nan, CENSORED
     entry = entry_price(side, bid[first], ask[first], slippage)
-    expires_at = ts_event[first] + time_limit_ns
+    expires_at = later(ts_event[first], time_limit_ns)
     for k in range(first + 1, len(flags)):
         if flags[k] != 0:
             continue
@@ -156,39 +175,6 @@ def settle_one(
         if reason != CENSORED:
             return first, entry, k, price, reason
     return first, entry, -1, np.nan, CENSORED
-
-
-@njit(cache=True, nogil=True)
-def _settle_all(  # type: ignore[no-untyped-def]
-    ts_event,
-    bid,
-    ask,
-    flags,
-    decided_at,
-    side,
-    take_profit,
-    stop_loss,
-    time_limit_ns,
-    slippage,
-    entry_index,
-    entry,
-    exit_index,
-    exit_price,
-    reason,
-):
-    for n in range(len(decided_at)):
-        entry_index[n], entry[n], exit_index[n], exit_price[n], reason[n] = settle_one(
-            ts_event,
-            bid,
-            ask,
-            flags,
-            decided_at[n],
-            side[n],
-            take_profit[n],
-            stop_loss[n],
-            time_limit_ns[n],
-            slippage,
-        )
 
 
 def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
@@ -217,32 +203,168 @@ def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
     Notes
     -----
     Causal: the round trip reads quotes from its decision to its exit and none after.
+
+    Each round trip is that of `settle_one`, found in O(log P) however far its barriers are, on
+    every core.
     """
     check_orders(quotes, orders)
-    n = len(orders)
+    market, done = _market(quotes, orders), _unsettled(len(orders))
+    starts = range(0, len(orders), ROWS_AT_ONCE)
+
+    def work(start: int) -> None:
+        rows = slice(start, start + ROWS_AT_ONCE)
+        _settle_rows(market, orders.take(rows), costs, done.take(rows))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(work, starts))
+    return done
+
+
+class _Market(NamedTuple):
+    """The E executable of P quotes.
+
+    ``index_E`` says which they are, ``rank_P`` how many come before each quote. ``leave_bought``
+    and ``leave_sold`` are the pyramids of the touch at which each side leaves.
+    """
+
+    ts_E: NDArray[np.int64]
+    bid_E: NDArray[np.float64]
+    ask_E: NDArray[np.float64]
+    index_E: NDArray[np.int64]
+    rank_P: NDArray[np.int64]
+    leave_bought: Pyramid
+    leave_sold: Pyramid
+
+
+def _market(quotes: Quotes, orders: Orders) -> _Market:
+    index_E = np.flatnonzero(quotes.is_executable)
+    is_clean = len(index_E) == len(quotes)
+    kept = slice(None) if is_clean else index_E  # a clean recording is not copied
+    ts_E, bid_E, ask_E = quotes.ts_event[kept], quotes.bid[kept], quotes.ask[kept]
+    rank_P = index_E if is_clean else np.cumsum(quotes.is_executable) - quotes.is_executable
+    bought = build_pyramid(bid_E if (orders.side > 0).any() else bid_E[:0])
+    sold = build_pyramid(ask_E if (orders.side < 0).any() else ask_E[:0])
+    return _Market(ts_E, bid_E, ask_E, index_E, rank_P, bought, sold)
+
+
+def _unsettled(n: int) -> Transactions:
     entry_index, exit_index = np.empty(n, np.int64), np.empty(n, np.int64)
-    entry, exit_price = np.empty(n), np.empty(n)
-    reason = np.empty(n, np.int8)
-    _settle_all(
-        quotes.ts_event,
-        quotes.bid,
-        quotes.ask,
-        quotes.flags,
-        orders.quote_index,
-        orders.side,
-        orders.take_profit,
-        orders.stop_loss,
+    entry, exit_price, fees, pnl = (np.empty(n) for _ in range(4))
+    return Transactions(entry_index, entry, exit_index, exit_price, np.empty(n, np.int8), fees, pnl)
+
+
+def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactions) -> None:
+    """Settle some orders, and write their round trips into ``done``."""
+    n, prices = len(orders), (market.bid_E, market.ask_E)
+    side, distances = orders.side, (orders.take_profit, orders.stop_loss)
+    lower_N, upper_N, touched_N = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    entered_N = market.rank_P[orders.quote_index]
+    entry_N = done.entry_price
+    _enter(*prices, entered_N, side, *distances, costs.slippage, entry_N, lower_N, upper_N)
+    first_outside_each(
+        market.leave_bought, market.leave_sold, side, entered_N + 1, lower_N, upper_N, touched_N
+    )
+    _leave(
+        market.ts_E,
+        *prices,
+        market.index_E,
+        entered_N,
+        touched_N,
+        side,
+        entry_N,
+        *distances,
         orders.time_limit_ns,
         costs.slippage,
-        entry_index,
-        entry,
-        exit_index,
-        exit_price,
-        reason,
+        done.entry_index,
+        done.exit_index,
+        done.exit_price,
+        done.reason,
     )
-    fees = round_trip_fees(entry, exit_price, costs)
-    pnl = (exit_price - entry) * orders.side - fees
-    return Transactions(entry_index, entry, exit_index, exit_price, reason, fees, pnl)
+    done.fees[:] = round_trip_fees(entry_N, done.exit_price, costs)
+    done.pnl[:] = (done.exit_price - entry_N) * side - done.fees
+
+
+@njit(cache=True, nogil=True)
+def _enter(  # type: ignore[no-untyped-def]
+    bid, ask, entered_N, side, take_profit, stop_loss, slippage, entry_N, lower_N, upper_N
+):
+    """Write each entry price, and the band of exit touches in which neither barrier is reached."""
+    for n in range(len(entered_N)):
+        k = entered_N[n]
+        if k == len(bid):
+            entry_N[n], lower_N[n], upper_N[n] = np.nan, -np.inf, np.inf
+            continue
+        entry = entry_price(side[n], bid[k], ask[k], slippage)
+        limit_price, stop_price = barriers(side[n], entry, take_profit[n], stop_loss[n])
+        slack = TIE_TOLERANCE * entry
+        entry_N[n] = entry
+        lower_N[n] = min(limit_price, stop_price) + slack
+        upper_N[n] = max(limit_price, stop_price) - slack
+
+
+@njit(cache=True, nogil=True)
+def _leave(  # type: ignore[no-untyped-def]
+    ts,
+    bid,
+    ask,
+    index_E,
+    entered_N,
+    touched_N,
+    side,
+    entry_N,
+    take_profit,
+    stop_loss,
+    time_limit_ns,
+    slippage,
+    entry_index_N,
+    exit_index_N,
+    exit_price_N,
+    reason_N,
+):
+    """Write each exit: on the quote that touched a barrier, or before it by the time limit."""
+    end = len(ts)
+    for n in range(len(entered_N)):
+        entered, k = entered_N[n], touched_N[n]
+        entry_index_N[n] = index_E[entered] if entered < end else -1
+        exit_index_N[n], exit_price_N[n], reason_N[n] = -1, np.nan, CENSORED
+        if entered == end:
+            continue
+        expires_at = later(ts[entered], time_limit_ns[n])
+        if k > entered + 1 and ts[k - 1] >= expires_at:  # an earlier quote was past the limit
+            k = first_at_or_after(ts, entered + 1, expires_at)
+        if k == end:
+            continue
+        exit_index_N[n] = index_E[k]
+        reason_N[n], exit_price_N[n] = exit_on_quote(
+            side[n],
+            bid[k],
+            ask[k],
+            entry_N[n],
+            take_profit[n],
+            stop_loss[n],
+            ts[k] >= expires_at,
+            slippage,
+        )
+
+
+@njit(cache=True, nogil=True)
+def first_at_or_after(ts: NDArray[np.int64], start: int, moment: int) -> int:
+    """Return the first index from ``start`` on whose time is ``moment`` or later, or ``len(ts)``.
+
+    Strides double from ``start`` until they pass the moment: O(log) of the distance.
+    """
+    low, stride = start, 1
+    while low + stride <= len(ts) and ts[low + stride - 1] < moment:
+        low += stride
+        stride *= 2
+    high = min(low + stride - 1, len(ts))
+    while low < high:
+        middle = (low + high) // 2
+        if ts[middle] < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def round_trip_fees(

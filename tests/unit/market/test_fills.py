@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from market_cases import START_S, make_quotes, random_walk
 from trademl.errors import DataError
 from trademl.market.costs import Costs
-from trademl.market.fills import settle
+from trademl.market.fills import ROWS_AT_ONCE, settle, settle_one
 from trademl.market.orders import ExitReason, Orders, Side
 from trademl.market.quotes import NS_PER_S
 
@@ -120,54 +122,119 @@ def test_barrier_that_is_not_positive_is_named():
         settle(make_quotes([1.0, 1.0]), order(stop_loss=0.0), Costs())
 
 
-def brute_force(quotes, at, side, take_profit, stop_loss, limit_ns, slippage):
+def brute_force(quotes, one, costs):
     """The rules of the module's docstring, one quote at a time in plain Python."""
+    at, side, take_profit, stop_loss, limit_ns = (getattr(one, f.name)[0] for f in fields(one))
     executable = [k for k in range(at, len(quotes)) if quotes.flags[k] == 0]
     if not executable:
-        return -1, -1, ExitReason.CENSORED
+        return -1, np.nan, -1, np.nan, ExitReason.CENSORED
     first = executable[0]
-    entry = quotes.ask[first] + slippage if side > 0 else quotes.bid[first] - slippage
+    slip = side * costs.slippage
+    entry = (quotes.ask[first] if side > 0 else quotes.bid[first]) + slip
     for k in executable[1:]:
         touch = quotes.bid[k] if side > 0 else quotes.ask[k]
         if side * (touch - entry) >= take_profit - 1e-9:
-            return first, k, ExitReason.TAKE_PROFIT
+            return first, entry, k, entry + side * take_profit, ExitReason.TAKE_PROFIT
         if side * (touch - entry) <= -stop_loss + 1e-9:
-            return first, k, ExitReason.STOP_LOSS
+            return first, entry, k, touch - slip, ExitReason.STOP_LOSS
         if quotes.ts_event[k] - quotes.ts_event[first] >= limit_ns:
-            return first, k, ExitReason.TIME
-    return first, -1, ExitReason.CENSORED
+            return first, entry, k, touch - slip, ExitReason.TIME
+    return first, entry, -1, np.nan, ExitReason.CENSORED
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    side=st.sampled_from([Side.BUY, Side.SELL]),
-    take_profit=st.integers(1, 12),
-    stop_loss=st.integers(1, 12),
-    limit_s=st.integers(1, 120),
-    slippage=st.sampled_from([0.0, 0.25]),
-)
-def test_equal_to_brute_force(seed, side, take_profit, stop_loss, limit_s, slippage):
-    quotes = random_walk(200, seed=seed, per_s=2)
-    quotes.flags[np.random.default_rng(seed).random(200) < 0.1] = 1
-    at = np.arange(0, 200, 7)
-    n = len(at)
-    orders = Orders(
-        at,
-        np.full(n, side, np.int8),
-        np.full(n, take_profit * 0.25),
-        np.full(n, stop_loss * 0.25),
-        np.full(n, limit_s * NS_PER_S),
-    )
-    done = settle(quotes, orders, Costs(slippage=slippage))
-    expected = [
-        brute_force(
-            quotes, a, side, take_profit * 0.25, stop_loss * 0.25, limit_s * NS_PER_S, slippage
+def scan(quotes, orders, costs):
+    rows = [
+        settle_one(
+            *(quotes.ts_event, quotes.bid, quotes.ask, quotes.flags),
+            *(getattr(orders, f.name)[n] for f in fields(orders)),
+            costs.slippage,
         )
-        for a in at
+        for n in range(len(orders))
     ]
-    found = list(zip(done.entry_index, done.exit_index, done.reason, strict=True))
-    assert [tuple(map(int, f)) for f in found] == [tuple(map(int, e)) for e in expected]
+    return tuple(np.array([row[k] for row in rows]) for k in range(5))
+
+
+def columns(done):
+    return done.entry_index, done.entry_price, done.exit_index, done.exit_price, done.reason
+
+
+@st.composite
+def recordings(draw, n=200):
+    """Quotes that jump, repeat times and are flagged now and then."""
+    seed = draw(st.integers(0, 10_000))
+    rng = np.random.default_rng(seed)
+    bid = 1000 + 0.25 * np.cumsum(rng.integers(-3, 4, n))
+    gaps = rng.choice([0, 0, 1e-9, 0.5, 1, 20], n)
+    quotes = make_quotes(bid, spread=0.25, seconds=np.cumsum(gaps))
+    is_bad = rng.random(n) < draw(st.sampled_from([0, 0.1, 0.9]))
+    quotes.flags[is_bad] = 1
+    quotes.bid[is_bad & (rng.random(n) < 0.5)] = np.nan
+    return quotes
+
+
+@st.composite
+def many_orders(draw, n_quotes=200):
+    rng = np.random.default_rng(draw(st.integers(0, 10_000)))
+    n = draw(st.integers(0, 60))
+    barrier = draw(st.sampled_from([2, 12, 60, 4000])) * 0.25
+    return Orders(
+        np.sort(rng.integers(0, n_quotes, n)),
+        rng.choice(draw(st.sampled_from([[1], [-1], [1, -1]])), n).astype(np.int8),
+        np.ceil(4 * barrier * (1 - rng.random(n))) / 4,
+        np.ceil(4 * barrier * (1 - rng.random(n))) / 4,
+        rng.choice([0, 1, 20, 100, 2**40], n) * NS_PER_S // draw(st.sampled_from([1, 2])),
+    )
+
+
+costs = st.builds(
+    Costs,
+    fee_bps=st.sampled_from([0, 1.5]),
+    fee_per_unit=st.sampled_from([0, 0.1]),
+    slippage=st.sampled_from([0, 0.1, 0.25]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(quotes=recordings(), orders=many_orders(), costs=costs)
+def test_equal_to_brute_force(quotes, orders, costs):
+    done = settle(quotes, orders, costs)
+    for n in range(len(orders)):
+        expected = brute_force(quotes, orders.take(slice(n, n + 1)), costs)
+        found = tuple(column[n] for column in columns(done))
+        assert found == pytest.approx(expected, nan_ok=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(quotes=recordings(), orders=many_orders(), costs=costs)
+def test_equal_to_the_scan_to_the_last_bit(quotes, orders, costs):
+    done = settle(quotes, orders, costs)
+    scanned = scan(quotes, orders, costs)
+    for one, other in zip(columns(done), scanned, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_more_orders_than_one_block_are_settled_alike_and_stay_in_order():
+    quotes = random_walk(5_000, seed=1)
+    n = 2 * ROWS_AT_ONCE + 5
+    rng = np.random.default_rng(0)
+    orders = Orders(
+        np.sort(rng.integers(0, 5_000, n)),
+        rng.choice([1, -1], n).astype(np.int8),
+        rng.integers(1, 40, n) * 0.25,
+        rng.integers(1, 40, n) * 0.25,
+        np.full(n, 600 * NS_PER_S),
+    )
+    done = settle(quotes, orders, Costs())
+    some = np.append(rng.integers(0, n, 500), [ROWS_AT_ONCE - 1, ROWS_AT_ONCE, n - 1])
+    for one, other in zip(scan(quotes, orders.take(some), Costs()), columns(done), strict=True):
+        np.testing.assert_array_equal(one, other[some])
+
+
+def test_longest_possible_time_limit_is_never_over():
+    quotes = make_quotes([100.0] * 9)
+    forever = replace(order(), time_limit_ns=np.array([np.iinfo(np.int64).max]))
+    assert settle(quotes, forever, Costs()).reason[0] == ExitReason.CENSORED
+    assert scan(quotes, forever, Costs())[4][0] == ExitReason.CENSORED
 
 
 @pytest.mark.parametrize("cut", [30, 60])
