@@ -2,6 +2,7 @@
 
 TrademlError
 ├── ConfigError      a setting is unknown, missing or out of range
+│   └── MissingExtraError  a library that an extra brings is not installed
 ├── DataError        a file or a recording cannot be used as it is
 │   └── CodecError   a binary file is damaged: the message names record and byte offset
 ├── StoreError       an artifact or a database cannot be read or written
@@ -16,6 +17,8 @@ A message is one line: which item, what was found, what was expected, what to do
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 
 class TrademlError(Exception):
     """Root of every error that the command line prints as one line, with exit code 1."""
@@ -23,6 +26,10 @@ class TrademlError(Exception):
 
 class ConfigError(TrademlError):
     """A setting is unknown, missing or out of range."""
+
+
+class MissingExtraError(ConfigError):
+    """A library that an extra brings is not installed."""
 
 
 class DataError(TrademlError):
@@ -55,3 +62,26 @@ class ServeError(TrademlError):
 
 class ParityError(TrademlError):
     """Two engines that must agree do not: a defect of trademl."""
+
+
+EXTRAS = {
+    "train": ("torch", "optuna"),
+    "serve": ("orjson", "httptools", "uvloop"),
+    "backtest": ("backtrader",),
+    "monitor": ("matplotlib", "jinja2"),
+}
+
+
+def require_extra(*names: str) -> None:
+    """Return if every library of the named extras is installed; import none of them.
+
+    Raises
+    ------
+    MissingExtraError
+        The message names the libraries and the command that installs them.
+    """
+    for name in names:
+        if missing := [library for library in EXTRAS[name] if find_spec(library) is None]:
+            raise MissingExtraError(
+                f"{', '.join(missing)} is not installed: pip install 'trademl[{name}]'"
+            )

@@ -9,6 +9,7 @@ import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
+from trademl.errors import require_extra
 
 
 def predict(
@@ -20,6 +21,7 @@ def predict(
     json: options.Json = False,
 ) -> None:
     """Ask a running server for the score and label of every row of a file."""
+    require_extra("serve")
     from trademl.serve.client import predict as ask
     from trademl.serve.feature_file import read_feature_file
 

@@ -8,6 +8,7 @@ import typer
 
 from trademl.cli import options
 from trademl.cli.session import open_session
+from trademl.errors import require_extra
 
 
 def serve(
@@ -25,6 +26,8 @@ def serve(
     """Answer /ping and /invocations for what is deployed at an endpoint."""
     from trademl.config import bind_port
     from trademl.serve.deployments import current_deployment, served_model
+
+    require_extra("serve")
     from trademl.serve.server import ServerConfig
     from trademl.serve.server import serve as serve_until_stopped
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from trademl.backtest.jobs import EQUITY
-from trademl.errors import ConfigError
+from trademl.errors import require_extra
 from trademl.store.artifacts import ArtifactStore, storage_errors, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -28,7 +28,7 @@ def write_report(
 
     Raises
     ------
-    ConfigError
+    MissingExtraError
         If the ``monitor`` extra is not installed.
     """
     path = folder / f"report-{result['selected']['id'].removeprefix('model-')}.html"
@@ -39,14 +39,11 @@ def write_report(
 
 def render(result: Mapping[str, Mapping[str, Any]], store: ArtifactStore) -> str:
     """Return the report's HTML."""
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    require_extra("monitor")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-        from trademl.monitor import charts
-    except ImportError as error:
-        raise ConfigError(
-            f"the report needs {error.name}: pip install 'trademl[monitor]'"
-        ) from error
+    from trademl.monitor import charts
+
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

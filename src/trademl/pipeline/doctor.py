@@ -11,20 +11,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from trademl.errors import TrademlError
+from trademl.errors import EXTRAS, TrademlError
 from trademl.pipeline.workspace import Workspace
 
-EXTRAS = {
-    "train": ("torch", "optuna"),
-    "serve": ("orjson", "httptools", "uvloop"),
-    "backtest": ("backtrader", "matplotlib", "jinja2"),
+PACKAGES = {
+    **EXTRAS,
     "aws": ("boto3",),
     "sagemaker": ("sagemaker",),
     "spark": ("pyspark",),
     "indicators": ("TA-Lib",),
     "feeds": ("ccxt", "lightstreamer-client-lib", "pymongo"),
 }
-NEEDED = ("train", "serve", "backtest")  # for `trademl run`
 MIN_FREE_GB = 1.0
 
 
@@ -50,14 +47,14 @@ def _python() -> Check:
 
 
 def _extras() -> Iterator[Check]:
-    for extra, packages in EXTRAS.items():
+    for extra, packages in PACKAGES.items():
         found = {package: _version(package) for package in packages}
         absent = [package for package, version in found.items() if version is None]
         shown = ", ".join(f"{p} {v}" for p, v in found.items() if v) or "nothing"
         if not absent:
             yield Check(extra, "ok", shown)
             continue
-        status: Literal["failed", "missing"] = "failed" if extra in NEEDED else "missing"
+        status: Literal["failed", "missing"] = "failed" if extra in EXTRAS else "missing"
         yield Check(
             extra,
             status,

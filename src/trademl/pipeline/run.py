@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from trademl.backtest.jobs import backtest_model
+from trademl.errors import require_extra
 from trademl.etl.build import build_features
 from trademl.etl.verify import require_proof, verify_dataset
 from trademl.ingest.replay import export, replay
@@ -42,11 +43,14 @@ def run(strategy: Strategy, workspace: Workspace, *, progress: Progress | None =
 
     Raises
     ------
+    MissingExtraError
+        If a library that a later step needs is not installed.
     LockedError
         If another run holds the workspace.
     TrademlError
         If a step fails; the steps before it are kept.
     """
+    require_extra("train", "serve", "backtest", "monitor")
     progress = progress or Silent()
     with workspace.lock(), _recorded(strategy, workspace) as result:
         _run_steps(strategy, workspace, result, progress)

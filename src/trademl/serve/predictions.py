@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.errors import require_extra
 from trademl.etl.dataset import Split, load_split
 from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
-from trademl.serve.client import predict
 from trademl.serve.deployments import served_model
-from trademl.serve.server import BackgroundServer
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+
+if TYPE_CHECKING:
+    from trademl.serve.client import Predictions
 
 FILE = "predictions.parquet"
 
@@ -47,11 +50,7 @@ def predict_dataset(
             parents=[deployment.id, deployment.model_id, dataset.id],
             parameters={"split": split},
         ) as draft:
-            if url is None:
-                with BackgroundServer(served_model(deployment, store)) as server:
-                    answers = predict(server.url, rows.features_ND, progress=progress)
-            else:
-                answers = predict(url, rows.features_ND, progress=progress)
+            answers = _ask(deployment, store, rows, url, progress)
             _write(draft.path / FILE, rows, answers.score_N, answers.label_N)
             draft.metrics.update(
                 n=len(rows),
@@ -65,6 +64,23 @@ def predict_dataset(
         progress.done(f"kept {predictions.id}")
     _record(predictions, deployment, dataset, ledger)
     return predictions
+
+
+def _ask(
+    deployment: tables.Deployment,
+    store: ArtifactStore,
+    rows: Split,
+    url: str | None,
+    progress: Progress,
+) -> Predictions:
+    require_extra("serve")
+    from trademl.serve.client import predict
+    from trademl.serve.server import BackgroundServer
+
+    if url is not None:
+        return predict(url, rows.features_ND, progress=progress)
+    with BackgroundServer(served_model(deployment, store)) as server:
+        return predict(server.url, rows.features_ND, progress=progress)
 
 
 def read_scores(predictions: Artifact) -> NDArray[np.float64]:

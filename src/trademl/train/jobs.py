@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trademl.errors import ConfigError, StoreError
+from trademl.errors import ConfigError, StoreError, require_extra
 from trademl.etl.dataset import load_split
 from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
@@ -49,6 +49,7 @@ def tune_dataset(
     parameters = {"tuning": dict(request), "seed": seed}
     identity = artifact_id("study", {"dataset": dataset.id}, parameters)
     if (study := store.find(identity)) is None:
+        require_extra("train")
         from trademl.train.tuning import tune
 
         with store.create(
@@ -96,6 +97,7 @@ def train_dataset(
     parameters = {"hyperparameters": dict(hyperparameters), "seed": seed}
     identity = artifact_id("study", {"dataset": dataset.id}, parameters)
     if (study := store.find(identity)) is None:
+        require_extra("train")
         from trademl.train.tuning import VALIDATION_LOSS, train_one
 
         with store.create(identity, parents=[dataset.id], parameters=parameters) as draft:
