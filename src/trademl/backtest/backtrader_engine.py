@@ -7,8 +7,10 @@ This is the only module that imports backtrader. What it fences off:
   recording's integers; quotes of equal time keep file order.
 * Its brokers fill on bars. `QuoteBroker` fills on quotes, through `trademl.market.fills`.
 * On each quote the broker looks at resting orders first and the strategy decides after. A market
-  order fills on the quote of its decision if that is executable, else on the next that is; limit
-  and stop orders are looked at from the next quote on.
+  order fills on the quote of its decision if that is executable and there is no latency, else on
+  the first that is from its arrival on; limit and stop orders are looked at from the next quote on.
+* backtrader calls a strategy on quotes alone. What a strategy decides by the clock it sends on a
+  later quote with ``decided_at_ns``, the time at which it was decided.
 * ``order.created.price`` replaces a price of 0 by the close; the broker reads ``order.p.price``.
 * Indicators see the mid as open, high, low and close; NaN on a one-sided quote.
 """
@@ -32,7 +34,7 @@ from trademl.market.fills import (
     exit_touch,
     is_limit_reached,
     is_stop_reached,
-    market_exit_price,
+    later,
 )
 from trademl.market.orders import ExitReason, Side
 from trademl.market.quotes import NS_PER_S, Quotes
@@ -68,6 +70,11 @@ class QuoteFeed(bt.feed.DataBase):  # type: ignore[misc]
     def at(self) -> int:
         """Index of the current quote in the recording."""
         return int(self.lines.quote_index[0])
+
+    @property
+    def now_ns(self) -> int:
+        """Time of the current quote, UTC nanoseconds."""
+        return int(self.p.quotes.ts_event[self.at])
 
     def start(self) -> None:
         super().start()
@@ -124,17 +131,18 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
     Parameters
     ----------
     costs : Costs
-        Fee of each fill, and slippage of market and stop orders.
+        Fee of each fill, slippage and latency of market and stop orders. With
+        ``take_profit_is_market`` a limit order that is reached becomes a market order.
     cash : float
         Cash at the start, in quote currency.
 
     Notes
     -----
-    One recording, and orders that fill whole. Orders joined by ``oco`` cancel each other. No order
-    is refused for want of cash. The value marks the position at the exit touch of the last
-    executable quote. A filled order says on which quote in ``order.info.quote_index``. What fills
-    while a strategy decides is in the order it gets back at once, and in its notifications on the
-    next quote.
+    One recording, and orders that fill whole. Of orders joined by ``oco``, one that fills or is
+    triggered cancels the others. No order is refused for want of cash. The value marks the position
+    at the exit touch of the last executable quote. A filled order says on which quote in
+    ``order.info.quote_index``. What fills while a strategy decides is in the order it gets back at
+    once, and in its notifications on the next quote.
     """
 
     params = (("costs", Costs()), ("cash", 0.0))
@@ -146,6 +154,7 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
         self._position = bt.Position()
         self._mark = 0.0
         self._resting: list[Any] = []
+        self._arrives_at: dict[int, int] = {}
         self._oco_leader: dict[int, int] = {}
         self._notifications: list[Any] = []
 
@@ -190,15 +199,21 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
         return True
 
     def submit(self, order: Any) -> Any:
-        """Accept the order, and fill it at once if it is a market order on an executable quote."""
+        """Accept the order, and fill it at once if it is a market order that finds a quote."""
         order.submit(self)
         self._notify(order)
         order.accept(self)
         self._notify(order)
         self._resting.append(order)
-        if order.exectype == bt.Order.Market and self._feed.flag[0] == 0:
-            self._try_fill(order, self._feed.bid[0], self._feed.ask[0])
+        if order.exectype == bt.Order.Market:
+            self._send(order, order.info.get("decided_at_ns", self._feed.now_ns))
+            if self._feed.flag[0] == 0:
+                self._try_fill(order, self._feed.bid[0], self._feed.ask[0])
         return order
+
+    def is_in_flight(self, order: Any) -> bool:
+        """Say whether an order was sent to the market and has not filled."""
+        return order in self._resting and order.ref in self._arrives_at
 
     def next(self) -> None:
         """Look at the resting orders on the quote just delivered, in the order of submission."""
@@ -238,22 +253,38 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
 
     def _try_fill(self, order: Any, bid: float, ask: float) -> None:
         """Fill the order if an executable quote does, and mark what is then held."""
+        if order.ref not in self._arrives_at and self._is_triggered(order, bid, ask):
+            self._send(order, self._feed.now_ns)
+            self._cancel_joined(order)
         price = self._fill_price(order, bid, ask)
         if price is not None:
             self._fill(order, price)
             self._mark = exit_touch(self._position.size, bid, ask)
 
-    def _fill_price(self, order: Any, bid: float, ask: float) -> float | None:
-        """Return what an executable quote pays; a resting order is seen as the exit it may be."""
-        side, slippage = _side(order), self.p.costs.slippage
-        if order.exectype == bt.Order.Market:
-            return float(entry_price(side, bid, ask, slippage))
-        limit, touch = order.p.price, exit_touch(-side, bid, ask)
-        slack = TIE_TOLERANCE * (self._position.price or limit)
+    def _is_triggered(self, order: Any, bid: float, ask: float) -> bool:
+        """Say whether a stop, or a take profit that does not rest, is reached."""
         if order.exectype == bt.Order.Limit:
-            return float(limit) if is_limit_reached(-side, touch, limit, slack) else None
-        if is_stop_reached(-side, touch, limit, slack):
-            return float(market_exit_price(-side, bid, ask, slippage))
+            return self.p.costs.take_profit_is_market and self._is_reached(order, bid, ask)
+        return self._is_reached(order, bid, ask)
+
+    def _is_reached(self, order: Any, bid: float, ask: float) -> bool:
+        """Say whether a quote reaches an order, which is seen as the exit it may be."""
+        side, price = -_side(order), order.p.price
+        slack = TIE_TOLERANCE * (self._position.price or price)
+        reached = is_limit_reached if order.exectype == bt.Order.Limit else is_stop_reached
+        return bool(reached(side, exit_touch(side, bid, ask), price, slack))
+
+    def _send(self, order: Any, decided_at_ns: int) -> None:
+        self._arrives_at[order.ref] = later(decided_at_ns, self.p.costs.latency_ns)
+
+    def _fill_price(self, order: Any, bid: float, ask: float) -> float | None:
+        """Return what an executable quote pays, or None if it does not fill the order."""
+        if (arrives_at := self._arrives_at.get(order.ref)) is not None:
+            has_arrived = self._feed.now_ns >= arrives_at
+            price = entry_price(_side(order), bid, ask, self.p.costs.slippage)
+            return float(price) if has_arrived else None
+        if order.exectype == bt.Order.Limit and self._is_reached(order, bid, ask):
+            return float(order.p.price)
         return None
 
     def _fill(self, order: Any, price: float) -> None:
@@ -284,7 +315,8 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
 
     def _cancel_joined(self, order: Any) -> None:
         leader = self._oco_leader[order.ref]
-        for other in [o for o in self._resting if self._oco_leader[o.ref] == leader]:
+        joined = [o for o in self._resting if self._oco_leader[o.ref] == leader and o is not order]
+        for other in joined:
             self._resting.remove(other)
             other.cancel()
             self._notify(other)
@@ -394,7 +426,7 @@ class BarrierStrategy(bt.Strategy):  # type: ignore[misc]
             oco=bracket.take_profit,
         )
         entered_at = self.quotes.ts_event[bracket.entry.info.quote_index]
-        bracket.expires_at = int(entered_at + orders.time_limit_ns[row])
+        bracket.expires_at = later(entered_at, orders.time_limit_ns[row])
 
     def _follow(self, bracket: _Bracket) -> None:
         if not bracket.has_position:
@@ -403,14 +435,24 @@ class BarrierStrategy(bt.Strategy):  # type: ignore[misc]
             self._finish(bracket, bracket.take_profit, ExitReason.TAKE_PROFIT)
         elif bracket.stop_loss.status == bt.Order.Completed:
             self._finish(bracket, bracket.stop_loss, ExitReason.STOP_LOSS)
-        elif self._is_expired(bracket):
-            self.cancel(bracket.take_profit)  # and the stop, which is joined to it
-            self._finish(bracket, self.close(), ExitReason.TIME)
+        elif self._time_exit_fills(bracket):
+            reason = self._reason(bracket)
+            for order in (bracket.take_profit, bracket.stop_loss):
+                self.cancel(order)
+            self._finish(bracket, self.close(decided_at_ns=bracket.expires_at), reason)
 
-    def _is_expired(self, bracket: _Bracket) -> bool:
-        """Say whether to leave by market now; past a flagged quote a barrier may still win."""
-        k = self.data.at
-        return bool(self.quotes.flags[k] == 0 and self.quotes.ts_event[k] >= bracket.expires_at)
+    def _time_exit_fills(self, bracket: _Bracket) -> bool:
+        """Say whether the time exit has arrived and finds a quote; until then a barrier may win."""
+        arrives_at = later(bracket.expires_at, self.broker.p.costs.latency_ns)
+        return bool(self.quotes.flags[self.data.at] == 0 and self.data.now_ns >= arrives_at)
+
+    def _reason(self, bracket: _Bracket) -> ExitReason:
+        """Return why a position leaves by its time exit: a barrier's order may be on its way."""
+        if self.broker.is_in_flight(bracket.take_profit):
+            return ExitReason.TAKE_PROFIT
+        if self.broker.is_in_flight(bracket.stop_loss):
+            return ExitReason.STOP_LOSS
+        return ExitReason.TIME
 
     def _finish(self, bracket: _Bracket, exit_order: Any, reason: ExitReason) -> None:
         self.round_trips.append(_RoundTrip(bracket.row, bracket.entry, exit_order, reason))
@@ -427,7 +469,7 @@ def run_backtrader(quotes: Quotes, signals: Signals, costs: Costs) -> Trades:
     signals : Signals
         S entries that the model wants, in the order of their decisions.
     costs : Costs
-        Fees of both sides and slippage of market fills.
+        Fees of both sides, slippage and latency of market fills.
 
     Raises
     ------

@@ -6,7 +6,8 @@ Policy
   Of several signals on one quote the first is taken.
 * Exits come before decisions: a position that ends on quote k leaves quote k free for a signal
   that is decided on it. An entry is never closed on its own quote, so no quote holds two entries.
-* An entry decided on a flagged quote waits for the next executable one, and is never withdrawn.
+* An entry that is in flight, or decided on a flagged quote, waits for the first executable quote
+  from then on, and is never withdrawn.
 * What is still open when the recording ends is reported and is no trade.
 
 Shape letters: P quotes, S signals.
@@ -41,6 +42,8 @@ def _settle_in_turn(
     stop_loss: NDArray[np.float64],
     time_limit_ns: NDArray[np.int64],
     slippage: float,
+    latency_ns: int,
+    take_profit_is_market: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int8]]:
     """Return the rows taken, their entry and exit quotes and prices, shape (taken, 2), and why."""
     n_signals = len(decided_at)
@@ -63,6 +66,8 @@ def _settle_in_turn(
             stop_loss[s],
             time_limit_ns[s],
             slippage,
+            latency_ns,
+            take_profit_is_market,
         )
         free_from = index[n, 1] if reason[n] != CENSORED else len(bid)
         n_taken += 1
@@ -79,7 +84,7 @@ def run_compiled(quotes: Quotes, signals: Signals, costs: Costs) -> Trades:
     signals : Signals
         S entries that the model wants, in the order of their decisions.
     costs : Costs
-        Fees of both sides and slippage of market fills.
+        Fees of both sides, slippage and latency of market fills.
 
     Raises
     ------
@@ -103,6 +108,8 @@ def run_compiled(quotes: Quotes, signals: Signals, costs: Costs) -> Trades:
         orders.stop_loss,
         orders.time_limit_ns,
         costs.slippage,
+        costs.latency_ns,
+        costs.take_profit_is_market,
     )
     closed = reason != CENSORED
     (entry, exit_price), traded = price[closed].T, rows[closed]

@@ -64,7 +64,7 @@ def backtest(
     signals : Signals
         Every candidate entry of the span with its score; the baseline takes them all.
     costs : Costs
-        Fees of both sides and slippage of market fills.
+        Fees of both sides, slippage and latency of market fills.
     threshold : float
         Lowest score that is traded.
     engines : sequence of str

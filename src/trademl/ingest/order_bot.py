@@ -44,7 +44,7 @@ class OrderBotConfig:
     export_after : int
         Completed orders that make a batch.
     lookback_s : int
-        Seconds of prices exported before the first entry of a batch.
+        Seconds of prices exported before the first decision of a batch.
     """
 
     interval_s: float = 10.0

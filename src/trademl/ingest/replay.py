@@ -17,7 +17,7 @@ from trademl.ingest.tick_store import TickStore
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
-from trademl.market.orders import ExitReason, Transactions
+from trademl.market.orders import ExitReason, Orders, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
@@ -94,10 +94,10 @@ def export(
     quotes = ticks.load(recording)
     orders = place_orders(quotes, bot)
     transactions = settle(quotes, orders, costs)
-    ranges = cut_batches(quotes, transactions, bot, is_finished=True)
+    ranges = cut_batches(quotes, transactions, bot, costs, is_finished=True)
     for number, (start, stop) in enumerate(ranges):
         rows = slice(start, stop)
-        first_seq, last_seq = _price_window(quotes, transactions.take(rows), bot)
+        first_seq, last_seq = _price_window(quotes, orders.take(rows), transactions.take(rows), bot)
         batch = Batch(
             quotes.slice(first_seq, last_seq),
             orders.take(rows).shift(-first_seq),
@@ -153,8 +153,10 @@ def _published(
     return batches
 
 
-def _price_window(quotes: Quotes, done: Transactions, bot: OrderBotConfig) -> tuple[int, int]:
-    from_ns = int(quotes.ts_event[done.entry_index[0]]) - bot.lookback_s * NS_PER_S
+def _price_window(
+    quotes: Quotes, orders: Orders, done: Transactions, bot: OrderBotConfig
+) -> tuple[int, int]:
+    from_ns = int(quotes.ts_event[orders.quote_index[0]]) - bot.lookback_s * NS_PER_S
     first = int(np.searchsorted(quotes.ts_event, from_ns, side="left"))
     return first, int(done.exit_index.max()) + 1
 

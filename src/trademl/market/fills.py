@@ -4,17 +4,35 @@ Labels, order bot and every backtest engine call the functions of this module an
 
 Rules
 -----
-* An order fills on the first executable quote at or after its decision, never on an older one.
+* An order is decided on a quote. It reaches the market ``latency_ms`` later, and fills on the first
+  executable quote from then on; without latency that may be the quote of its decision, never an
+  older one.
 * It enters at the touch (a buy pays the ask) and leaves at the opposite touch (a bought position
   sells at the bid).
 * Market fills (entry, stop, time exit) are worse than the touch by ``slippage``.
-* A stop fills at the touch of the first executable quote at or beyond it: over a gap that is
-  worse than the stop. A take profit is a resting limit: it fills at its own price, never better.
+* A stop is a market order that is sent on the first executable quote at or beyond it, and fills at
+  the touch that it then finds: over a gap, or late, that is worse or better than the stop.
+* A take profit is a resting limit: it fills at its own price, never better, without latency. With
+  ``take_profit_is_market`` it is sent like a stop: late, at the touch, and it slips.
+* The time limit runs by the clock from the entry's fill. Its market order is sent when the clock
+  says so, between quotes too, and fills on the first executable quote at or after limit plus
+  latency.
 * Ties: exits are looked for on quotes after the entry quote, in file order. On the quote that
-  reaches a barrier and the time limit at once, the barrier counts.
+  reaches a barrier and on which the time exit would fill, the barrier counts. A quote that
+  reaches both barriers, which takes barriers thinner than a tick, counts as the take profit.
 * A price within one part in 10^12 of a barrier has reached it, so that decimal prices tie as they
   are printed and not as binary fractions round.
 * A flagged quote neither fills nor triggers anything.
+
+In flight
+---------
+* While an entry is in flight there is no position, and nothing triggers.
+* While a time exit is in flight both barriers are still looked at, and the first that is reached
+  names the exit: a resting take profit fills, a stop sends its own order.
+* Once a barrier has sent a market order nothing else triggers, whatever prices do: the other
+  barrier is withdrawn. The order fills when it arrives, or with the time exit where that arrives
+  first. So no position outlives its limit and the latency by more than the wait for a quote.
+* What has not filled when the recording ends is censored.
 """
 
 from __future__ import annotations
@@ -85,17 +103,10 @@ def is_stop_reached(side: int, touch: float, stop_price: float, slack: float) ->
 
 
 @njit(cache=True, nogil=True)
-def exit_on_quote(
-    side: int,
-    bid: float,
-    ask: float,
-    entry: float,
-    take_profit: float,
-    stop_loss: float,
-    is_expired: bool,
-    slippage: float,
-) -> tuple[int, float]:
-    """Return (reason, price) of the exit on one executable quote; reason 0 means stay.
+def barrier_reached(
+    side: int, touch: float, entry: float, take_profit: float, stop_loss: float
+) -> int:
+    """Return which barrier the exit touch of a position reaches: a reason, or CENSORED.
 
     Parameters
     ----------
@@ -103,26 +114,21 @@ def exit_on_quote(
         +1 for a bought position, -1 for a sold one.
     entry : float
         Entry price; the barriers are ``take_profit`` and ``stop_loss`` away from it.
-    is_expired : bool
-        Whether the quote's time is at or past the time limit.
     """
-    touch = exit_touch(side, bid, ask)
     limit_price, stop_price = barriers(side, entry, take_profit, stop_loss)
     slack = TIE_TOLERANCE * entry
     if is_limit_reached(side, touch, limit_price, slack):
-        return TAKE_PROFIT, limit_price
-    if is_stop_reached(side, touch, stop_price, slack):
-        return STOP_LOSS, market_exit_price(side, bid, ask, slippage)
-    if is_expired:
-        return TIME, market_exit_price(side, bid, ask, slippage)
-    return CENSORED, np.nan
+        return TAKE_PROFIT
+    return STOP_LOSS if is_stop_reached(side, touch, stop_price, slack) else CENSORED
 
 
 @njit(cache=True, nogil=True)
-def next_executable(flags: NDArray[np.uint8], start: int) -> int:
-    """Return the index of the first executable quote at or after ``start``, or -1."""
+def next_executable(
+    ts_event: NDArray[np.int64], flags: NDArray[np.uint8], start: int, moment: int
+) -> int:
+    """Return the first executable quote from ``start`` on that is not before ``moment``, or -1."""
     for k in range(start, len(flags)):
-        if flags[k] == 0:
+        if flags[k] == 0 and ts_event[k] >= moment:
             return k
     return -1
 
@@ -139,8 +145,10 @@ def settle_one(
     stop_loss: float,
     time_limit_ns: int,
     slippage: float,
+    latency_ns: int,
+    take_profit_is_market: bool,
 ) -> tuple[int, float, int, float, int]:
-    """Carry one order from entry to exit.
+    """Carry one order from entry to exit, quote by quote.
 
     Parameters
     ----------
@@ -150,6 +158,8 @@ def settle_one(
         Index of the quote on which the order is decided.
     time_limit_ns : int
         Longest life of the position after its entry.
+    slippage, latency_ns, take_profit_is_market
+        As in `Costs`.
 
     Returns
     -------
@@ -161,19 +171,25 @@ def settle_one(
     -----
     Causal: reads quotes from the decision to the exit and none after.
     """
-    first = next_executable(flags, decided_at)
+    first = next_executable(ts_event, flags, decided_at, later(ts_event[decided_at], latency_ns))
     if first < 0:
         return -1, np.nan, -1, np.nan, CENSORED
     entry = entry_price(side, bid[first], ask[first], slippage)
-    expires_at = later(ts_event[first], time_limit_ns)
+    arrives_at = later(later(ts_event[first], time_limit_ns), latency_ns)
+    reason = CENSORED
     for k in range(first + 1, len(flags)):
         if flags[k] != 0:
             continue
-        reason, price = exit_on_quote(
-            side, bid[k], ask[k], entry, take_profit, stop_loss, ts_event[k] >= expires_at, slippage
-        )
-        if reason != CENSORED:
-            return first, entry, k, price, reason
+        if reason == CENSORED:
+            touch = exit_touch(side, bid[k], ask[k])
+            reason = barrier_reached(side, touch, entry, take_profit, stop_loss)
+            if reason == TAKE_PROFIT and not take_profit_is_market:
+                return first, entry, k, barriers(side, entry, take_profit, stop_loss)[0], reason
+            if reason != CENSORED:
+                arrives_at = min(arrives_at, later(ts_event[k], latency_ns))
+        if ts_event[k] >= arrives_at:
+            price = market_exit_price(side, bid[k], ask[k], slippage)
+            return first, entry, k, price, TIME if reason == CENSORED else reason
     return first, entry, -1, np.nan, CENSORED
 
 
@@ -187,7 +203,7 @@ def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
     orders : Orders
         N orders; `Orders.quote_index` must lie within the recording.
     costs : Costs
-        Fees of both sides and slippage of market fills.
+        Fees of both sides, slippage and latency of market fills.
 
     Returns
     -------
@@ -227,6 +243,7 @@ class _Market(NamedTuple):
     and ``leave_sold`` are the pyramids of the touch at which each side leaves.
     """
 
+    ts_P: NDArray[np.int64]
     ts_E: NDArray[np.int64]
     bid_E: NDArray[np.float64]
     ask_E: NDArray[np.float64]
@@ -244,7 +261,7 @@ def _market(quotes: Quotes, orders: Orders) -> _Market:
     rank_P = index_E if is_clean else np.cumsum(quotes.is_executable) - quotes.is_executable
     bought = build_pyramid(bid_E if (orders.side > 0).any() else bid_E[:0])
     sold = build_pyramid(ask_E if (orders.side < 0).any() else ask_E[:0])
-    return _Market(ts_E, bid_E, ask_E, index_E, rank_P, bought, sold)
+    return _Market(quotes.ts_event, ts_E, bid_E, ask_E, index_E, rank_P, bought, sold)
 
 
 def _unsettled(n: int) -> Transactions:
@@ -255,18 +272,17 @@ def _unsettled(n: int) -> Transactions:
 
 def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactions) -> None:
     """Settle some orders, and write their round trips into ``done``."""
-    n, prices = len(orders), (market.bid_E, market.ask_E)
+    n, on_market = len(orders), (market.ts_E, market.bid_E, market.ask_E)
     side, distances = orders.side, (orders.take_profit, orders.stop_loss)
     lower_N, upper_N, touched_N = np.empty(n), np.empty(n), np.empty(n, np.int64)
-    entered_N = market.rank_P[orders.quote_index]
-    entry_N = done.entry_price
-    _enter(*prices, entered_N, side, *distances, costs.slippage, entry_N, lower_N, upper_N)
+    decided_ns_N, entered_N = market.ts_P[orders.quote_index], market.rank_P[orders.quote_index]
+    entry_N, late = done.entry_price, (costs.slippage, costs.latency_ns)
+    _enter(*on_market, decided_ns_N, side, *distances, *late, entered_N, entry_N, lower_N, upper_N)
     first_outside_each(
         market.leave_bought, market.leave_sold, side, entered_N + 1, lower_N, upper_N, touched_N
     )
     _leave(
-        market.ts_E,
-        *prices,
+        *on_market,
         market.index_E,
         entered_N,
         touched_N,
@@ -274,7 +290,8 @@ def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactio
         entry_N,
         *distances,
         orders.time_limit_ns,
-        costs.slippage,
+        *late,
+        costs.take_profit_is_market,
         done.entry_index,
         done.exit_index,
         done.exit_price,
@@ -286,11 +303,28 @@ def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactio
 
 @njit(cache=True, nogil=True)
 def _enter(  # type: ignore[no-untyped-def]
-    bid, ask, entered_N, side, take_profit, stop_loss, slippage, entry_N, lower_N, upper_N
+    ts,
+    bid,
+    ask,
+    decided_ns_N,
+    side,
+    take_profit,
+    stop_loss,
+    slippage,
+    latency_ns,
+    entered_N,
+    entry_N,
+    lower_N,
+    upper_N,
 ):
-    """Write each entry price, and the band of exit touches in which neither barrier is reached."""
+    """Write each entry, and the band of exit touches in which neither barrier is reached.
+
+    ``entered_N`` holds the first quote on which each order might enter, and then that on which it
+    does.
+    """
     for n in range(len(entered_N)):
-        k = entered_N[n]
+        k = first_at_or_after(ts, entered_N[n], later(decided_ns_N[n], latency_ns))
+        entered_N[n] = k
         if k == len(bid):
             entry_N[n], lower_N[n], upper_N[n] = np.nan, -np.inf, np.inf
             continue
@@ -316,12 +350,14 @@ def _leave(  # type: ignore[no-untyped-def]
     stop_loss,
     time_limit_ns,
     slippage,
+    latency_ns,
+    take_profit_is_market,
     entry_index_N,
     exit_index_N,
     exit_price_N,
     reason_N,
 ):
-    """Write each exit: on the quote that touched a barrier, or before it by the time limit."""
+    """Write each exit: by the barrier touched first, or by the time exit if that fills before."""
     end = len(ts)
     for n in range(len(entered_N)):
         entered, k = entered_N[n], touched_N[n]
@@ -329,22 +365,23 @@ def _leave(  # type: ignore[no-untyped-def]
         exit_index_N[n], exit_price_N[n], reason_N[n] = -1, np.nan, CENSORED
         if entered == end:
             continue
-        expires_at = later(ts[entered], time_limit_ns[n])
-        if k > entered + 1 and ts[k - 1] >= expires_at:  # an earlier quote was past the limit
-            k = first_at_or_after(ts, entered + 1, expires_at)
+        arrives_at = later(later(ts[entered], time_limit_ns[n]), latency_ns)
+        if k > entered + 1 and ts[k - 1] >= arrives_at:  # the time exit filled on an earlier quote
+            k = first_at_or_after(ts, entered + 1, arrives_at)
         if k == end:
             continue
-        exit_index_N[n] = index_E[k]
-        reason_N[n], exit_price_N[n] = exit_on_quote(
-            side[n],
-            bid[k],
-            ask[k],
-            entry_N[n],
-            take_profit[n],
-            stop_loss[n],
-            ts[k] >= expires_at,
-            slippage,
-        )
+        touch = exit_touch(side[n], bid[k], ask[k])
+        reason = barrier_reached(side[n], touch, entry_N[n], take_profit[n], stop_loss[n])
+        if reason == TAKE_PROFIT and not take_profit_is_market:
+            price = barriers(side[n], entry_N[n], take_profit[n], stop_loss[n])[0]
+        else:
+            if reason != CENSORED:
+                k = first_at_or_after(ts, k, min(arrives_at, later(ts[k], latency_ns)))
+            if k == end:
+                continue
+            price = market_exit_price(side[n], bid[k], ask[k], slippage)
+        exit_index_N[n], exit_price_N[n] = index_E[k], price
+        reason_N[n] = TIME if reason == CENSORED else reason
 
 
 @njit(cache=True, nogil=True)

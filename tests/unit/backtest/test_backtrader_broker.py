@@ -108,6 +108,56 @@ def test_of_joined_orders_that_one_quote_reaches_the_first_fills():
     assert far.status == bt.Order.Canceled
 
 
+LATE = Costs(latency_ms=1_500)
+
+
+def test_market_order_fills_when_it_arrives():
+    strategy = run(bids(100, 101, 102, 103), {0: lambda s: s.buy()}, LATE)
+
+    assert filled(strategy.orders[0]) == (2, 102.25)
+
+
+def test_order_decided_earlier_by_the_clock_arrives_earlier():
+    quotes = bids(100, 101, 102, 103)
+    script = {1: lambda s: s.buy(decided_at_ns=int(quotes.ts_event[0]))}
+
+    strategy = run(quotes, script, LATE)
+
+    assert filled(strategy.orders[0]) == (2, 102.25)
+
+
+def test_triggered_stop_cancels_what_is_joined_to_it_and_fills_when_it_arrives():
+    def bracket(s):
+        target = s.sell(exectype=bt.Order.Limit, price=102)
+        return target, s.sell(exectype=bt.Order.Stop, price=99, oco=target)
+
+    strategy = run(bids(100, 98.5, 103, 101), {0: bracket}, LATE)
+
+    target, stop = strategy.orders[0]
+    assert target.status == bt.Order.Canceled
+    assert filled(stop) == (3, 101)
+
+
+def test_triggered_stop_can_be_cancelled_on_its_way():
+    script = {
+        0: lambda s: s.sell(exectype=bt.Order.Stop, price=99),
+        1: lambda s: s.cancel(s.orders[0]),
+    }
+
+    strategy = run(bids(100, 98.5, 97, 96), script, LATE)
+
+    assert strategy.orders[0].status == bt.Order.Canceled
+    assert strategy.position.size == 0
+
+
+def test_limit_order_is_triggered_where_take_profits_are_market_orders():
+    costs = Costs(slippage=0.25, take_profit_is_market=True)
+
+    strategy = run(bids(100, 103), {0: lambda s: s.sell(exectype=bt.Order.Limit, price=102)}, costs)
+
+    assert filled(strategy.orders[0]) == (1, 102.75)
+
+
 def test_order_can_be_cancelled_once():
     def place_and_cancel(s):
         order = s.buy(exectype=bt.Order.Limit, price=99)

@@ -47,6 +47,8 @@ def cases(draw):
         fee_bps=st.sampled_from([0, 1.5]),
         fee_per_unit=st.sampled_from([0, 0.1]),
         slippage=st.sampled_from([0, 0.1, 0.25]),
+        latency_ms=st.sampled_from([0, 0, 1e-6, 1_000, 1_500, 60_000]),
+        take_profit_is_market=st.booleans(),
     )
     return quotes, signals_of(*sorted(draw(st.lists(row, max_size=20)))), draw(costs)
 
@@ -71,40 +73,46 @@ def test_every_signal_is_accounted_for(case):
 
 def trade_by_hand(quotes, signals, costs) -> Trades:
     """Walk the quotes one by one, as the rules read."""
-    wanted, position, done, skipped = None, None, [], 0
+    late_ns = round(costs.latency_ms * 1_000_000)
+    wanted, position, sent, done, skipped = None, None, None, [], 0
     for k in range(len(quotes)):
         bid, ask, now = quotes.bid[k], quotes.ask[k], quotes.ts_event[k]
         can_trade = bid <= ask
         if can_trade and position:
-            left = leave(signals, position, bid, ask, now, costs)
+            sent, left = leave(signals, position, sent, bid, ask, now, costs)
             if left:
                 done.append((*position, k, *left))
-                position = None
+                position = sent = None
         for row in np.flatnonzero(signals.orders.quote_index == k):
             if position or wanted is not None:
                 skipped += 1
             else:
-                wanted = row
-        if can_trade and wanted is not None:
+                wanted, arrives_at = row, now + late_ns
+        if can_trade and wanted is not None and now >= arrives_at:
             paid = ask + costs.slippage if signals.orders.side[wanted] > 0 else bid - costs.slippage
             position, wanted = (wanted, k, paid, now), None
     return as_trades(signals, costs, done, skipped, int(wanted is not None), position)
 
 
-def leave(signals, position, bid, ask, now, costs):
+def leave(signals, position, sent, bid, ask, now, costs):
+    """Return the barrier's order on its way (reason, arrival), and the exit (price, reason)."""
     row, _, paid, entered_at = position
-    orders = signals.orders
+    orders, late_ns = signals.orders, round(costs.latency_ms * 1_000_000)
     is_long = orders.side[row] > 0
     gain = bid - paid if is_long else paid - ask  # at the touch
     target, risk = orders.take_profit[row], orders.stop_loss[row]
     slipped = bid - costs.slippage if is_long else ask + costs.slippage
-    if gain >= target - 1e-9:
-        return (paid + target if is_long else paid - target), ExitReason.TAKE_PROFIT
-    if gain <= -risk + 1e-9:
-        return slipped, ExitReason.STOP_LOSS
-    if now >= entered_at + orders.time_limit_ns[row]:
-        return slipped, ExitReason.TIME
-    return None
+    if sent is None and gain >= target - 1e-9:
+        if not costs.take_profit_is_market:
+            return None, ((paid + target if is_long else paid - target), ExitReason.TAKE_PROFIT)
+        sent = ExitReason.TAKE_PROFIT, now + late_ns
+    elif sent is None and gain <= -risk + 1e-9:
+        sent = ExitReason.STOP_LOSS, now + late_ns
+    if sent and now >= sent[1]:
+        return sent, (slipped, sent[0])
+    if now >= entered_at + orders.time_limit_ns[row] + late_ns:
+        return sent, (slipped, sent[0] if sent else ExitReason.TIME)
+    return sent, None
 
 
 def as_trades(signals, costs, done, skipped, unfilled, position) -> Trades:

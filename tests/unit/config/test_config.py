@@ -31,6 +31,13 @@ def test_flags_over_environment_over_file_over_defaults(tmp_path):
     ]  # fmt: skip
 
 
+def test_latency_and_kind_of_take_profit_are_costs(tmp_path):
+    file = write(tmp_path / "s.toml", "[costs]\nlatency_ms = 250\n")
+    environ = {"TRADEML_COSTS__TAKE_PROFIT_IS_MARKET": "true"}
+    costs = load_settings(file, environ=environ).strategy.costs
+    assert (costs.latency_ns, costs.take_profit_is_market) == (250_000_000, True)
+
+
 def test_workspace_by_flag_then_environment_then_default(tmp_path):
     environ = {"TRADEML_WORKSPACE": str(tmp_path)}
     assert load_settings(environ=environ).workspace == tmp_path
@@ -52,6 +59,8 @@ def test_paths_of_a_file_are_relative_to_it(tmp_path):
         ("[orders]\ninterval_s = 0\n", "orders.*interval_s is 0.*expected more than 0"),
         ('[orders]\nside = "hold"\n', "orders.side: invalid enum value 'hold'"),
         ("[costs]\nfee_bps = -1\n", "fee_bps is -1"),
+        ("[costs]\nlatency_ms = -1\n", "latency_ms is -1"),
+        ("[costs]\ntake_profit_is_market = 2\n", "take_profit_is_market: expected `bool`"),
         ("[split]\ntrain = 0.9\nvalidation = 0.2\n", "less than 1 together"),
         ("[feed\n", "is not valid TOML"),
         ('tuning = "nothing.json"\n', "nothing.json: the tuning job cannot be read"),

@@ -62,19 +62,27 @@ def test_nothing_to_trade_is_an_error():
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 1000), export_after=st.integers(5, 60), limit_s=st.integers(2, 60))
-def test_a_batch_holds_every_order_up_to_its_cut_and_all_are_resolved(seed, export_after, limit_s):
+@given(
+    seed=st.integers(0, 1000),
+    export_after=st.integers(5, 60),
+    limit_s=st.integers(2, 60),
+    late_s=st.sampled_from([0, 0.5, 20]),
+)
+def test_a_batch_holds_every_order_up_to_its_cut_and_all_are_resolved(
+    seed, export_after, limit_s, late_s
+):
     quotes = random_walk(600, seed=seed)
     config = OrderBotConfig(interval_s=2, time_limit_s=limit_s, export_after=export_after, **PRICE)
-    done = settle(quotes, place_orders(quotes, config), Costs())
-    batches = cut_batches(quotes, done, config, is_finished=False)
-    entry_ns = quotes.ts_event[done.entry_index]
+    costs = Costs(latency_ms=1000 * late_s)
+    done = settle(quotes, place_orders(quotes, config), costs)
+    batches = cut_batches(quotes, done, config, costs, is_finished=False)
+    entry_ns = quotes.ts_event[done.entry_index[done.entry_index >= 0]]
     for start, stop in batches:
         rows = slice(start, stop)
         assert stop > start
         assert (done.exit_index[rows] >= 0).all()
         completed = np.sort(quotes.ts_event[done.exit_index[start:][done.exit_index[start:] >= 0]])
-        cut_ns = completed[export_after - 1] - limit_s * NS_PER_S
+        cut_ns = completed[export_after - 1] - int((limit_s + late_s) * NS_PER_S)
         waits_for_first = cut_ns < entry_ns[start]
         if not waits_for_first:
             assert (entry_ns[rows] <= cut_ns).all()
@@ -87,8 +95,19 @@ def test_a_short_recording_gives_one_batch_of_what_is_resolved():
     quotes = make_quotes([10.0] * 100)
     config = OrderBotConfig(interval_s=1, time_limit_s=30, export_after=1000, **PRICE)
     done = settle(quotes, place_orders(quotes, config), Costs())
-    assert cut_batches(quotes, done, config, is_finished=True) == [(0, 70)]
-    assert cut_batches(quotes, done, config, is_finished=False) == []
+    assert cut_batches(quotes, done, config, Costs(), is_finished=True) == [(0, 70)]
+    assert cut_batches(quotes, done, config, Costs(), is_finished=False) == []
+
+
+def test_latency_shortens_what_the_end_of_a_recording_resolves():
+    quotes = make_quotes([10.0] * 100)
+    config = OrderBotConfig(interval_s=1, time_limit_s=30, export_after=1000, **PRICE)
+    costs = Costs(latency_ms=5_000)
+    done = settle(quotes, place_orders(quotes, config), costs)
+    # decided at 59, entered at 64, out of time at 94, left at 99
+    assert cut_batches(quotes, done, config, costs, is_finished=True) == [(0, 60)]
+    assert (done.exit_index[:60] >= 0).all()
+    assert done.exit_index[60] == -1
 
 
 def test_a_recording_shorter_than_the_time_limit_is_refused():
@@ -96,4 +115,4 @@ def test_a_recording_shorter_than_the_time_limit_is_refused():
     config = OrderBotConfig(interval_s=1, time_limit_s=30, **PRICE)
     done = settle(quotes, place_orders(quotes, config), Costs())
     with pytest.raises(DataError, match="shorter than the time limit of 30 s"):
-        cut_batches(quotes, done, config, is_finished=True)
+        cut_batches(quotes, done, config, Costs(), is_finished=True)

@@ -112,6 +112,81 @@ def test_decimal_prices_tie_as_printed():
         assert outcome(quotes, order(take_profit=move))[0] is ExitReason.TAKE_PROFIT
 
 
+def late(ms=1_000, **rest):
+    return Costs(latency_ms=ms, **rest)
+
+
+def test_entry_fills_on_the_first_quote_at_or_after_its_arrival():
+    quotes = make_quotes([100, 101, 102, 103], seconds=[0, 0.9, 1.0, 2.0])
+    assert settle(quotes, order(), late()).entry_index[0] == 2
+
+
+def test_late_entry_never_fills_on_a_quote_before_its_decision():
+    quotes = make_quotes([100, 101, 102, 103], seconds=[0, 0, 0, 1])
+    assert settle(quotes, order(2), Costs()).entry_index[0] == 2
+
+
+def test_entry_in_flight_at_the_end_is_censored():
+    done = settle(make_quotes([100, 101], seconds=[0, 0.5]), order(), late())
+    assert (done.entry_index[0], done.exit_index[0], done.reason[0]) == (-1, -1, 0)
+    assert np.isnan(done.pnl[0])
+
+
+def test_late_stop_fills_where_the_market_then_is():
+    quotes = make_quotes([100, 100, 99, 98, 97.5, 96], seconds=[0, 1, 2, 2.9, 3, 4])
+    # enters at 100.25 on quote 1, is stopped on quote 2, arrives on quote 4
+    assert outcome(quotes, order(), late()) == (ExitReason.STOP_LOSS, 4, 100.25, 97.5, -2.75)
+
+
+def test_nothing_else_happens_while_a_stop_is_in_flight():
+    quotes = make_quotes([100, 100, 99, 105, 100.5], seconds=[0, 1, 2, 2.5, 3])
+    assert outcome(quotes, order(), late()) == (ExitReason.STOP_LOSS, 4, 100.25, 100.5, 0.25)
+
+
+def test_stop_in_flight_at_the_end_is_censored():
+    quotes = make_quotes([100, 100, 99, 98], seconds=[0, 1, 2, 2.5])
+    assert outcome(quotes, order(), late())[:2] == (ExitReason.CENSORED, -1)
+
+
+def test_resting_take_profit_has_no_latency():
+    quotes = make_quotes([100, 100, 105, 100], seconds=[0, 1, 2, 3])
+    assert outcome(quotes, order(), late()) == (ExitReason.TAKE_PROFIT, 2, 100.25, 101.25, 1.0)
+
+
+def test_take_profit_as_a_market_order_fills_late_at_the_touch_and_slips():
+    quotes = make_quotes([100, 100, 105, 104, 103], seconds=[0, 1, 2, 2.5, 3])
+    costs = late(slippage=0.25, take_profit_is_market=True)
+    assert outcome(quotes, order(), costs) == (ExitReason.TAKE_PROFIT, 4, 100.5, 102.75, 2.25)
+
+
+def test_take_profit_as_a_market_order_without_latency_fills_beyond_its_price():
+    costs = Costs(take_profit_is_market=True)
+    assert outcome(make_quotes([100, 105]), order(), costs)[3] == 105
+
+
+def test_time_exit_is_sent_by_the_clock_and_fills_when_it_arrives():
+    seconds = [0, 1, 5.9, 6.5, 7.0, 8]  # enters at 1, limit at 6, arrives at 7
+    quotes = make_quotes([100.0] * 6, seconds=seconds)
+    assert outcome(quotes, order(limit_s=5), late())[:2] == (ExitReason.TIME, 4)
+
+
+def test_take_profit_still_fills_while_a_time_exit_is_in_flight():
+    quotes = make_quotes([100, 100, 102, 100], seconds=[0, 1, 6.5, 7])
+    found = outcome(quotes, order(limit_s=5), late())
+    assert found[:4] == (ExitReason.TAKE_PROFIT, 2, 100.25, 101.25)
+
+
+def test_time_exit_on_its_way_fills_before_the_stop_that_is_sent_after_it():
+    quotes = make_quotes([100, 100, 99, 98, 97], seconds=[0, 1, 6.5, 7, 7.5])
+    found = outcome(quotes, order(limit_s=5), late())
+    assert found[:4] == (ExitReason.STOP_LOSS, 3, 100.25, 98)
+
+
+def test_negative_latency_is_named():
+    with pytest.raises(ValueError, match="latency_ms is -1"):
+        Costs(latency_ms=-1)
+
+
 def test_order_outside_the_recording_is_named():
     with pytest.raises(DataError, match="order 0 is decided on quote 7"):
         settle(make_quotes([1.0, 1.0]), order(7), Costs())
@@ -123,23 +198,40 @@ def test_barrier_that_is_not_positive_is_named():
 
 
 def brute_force(quotes, one, costs):
-    """The rules of the module's docstring, one quote at a time in plain Python."""
+    """The rules of the module's docstring as plain sentences about lists of quotes."""
     at, side, take_profit, stop_loss, limit_ns = (getattr(one, f.name)[0] for f in fields(one))
+    late_ns, slip = round(costs.latency_ms * 1_000_000), side * costs.slippage
     executable = [k for k in range(at, len(quotes)) if quotes.flags[k] == 0]
-    if not executable:
+
+    def arrivals(ks, moment):
+        return [k for k in ks if int(quotes.ts_event[k]) >= moment] or [None]
+
+    first = arrivals(executable, int(quotes.ts_event[at]) + late_ns)[0]
+    if first is None:
         return -1, np.nan, -1, np.nan, ExitReason.CENSORED
-    first = executable[0]
-    slip = side * costs.slippage
     entry = (quotes.ask[first] if side > 0 else quotes.bid[first]) + slip
-    for k in executable[1:]:
-        touch = quotes.bid[k] if side > 0 else quotes.ask[k]
-        if side * (touch - entry) >= take_profit - 1e-9:
-            return first, entry, k, entry + side * take_profit, ExitReason.TAKE_PROFIT
-        if side * (touch - entry) <= -stop_loss + 1e-9:
-            return first, entry, k, touch - slip, ExitReason.STOP_LOSS
-        if quotes.ts_event[k] - quotes.ts_event[first] >= limit_ns:
-            return first, entry, k, touch - slip, ExitReason.TIME
-    return first, entry, -1, np.nan, ExitReason.CENSORED
+    gain = {
+        k: side * ((quotes.bid[k] if side > 0 else quotes.ask[k]) - entry)
+        for k in executable
+        if k > first
+    }
+    time_exit = arrivals(gain, int(quotes.ts_event[first]) + int(limit_ns) + late_ns)[0]
+    wins = [k for k in gain if gain[k] >= take_profit - 1e-9]
+    losses = [k for k in gain if gain[k] <= -stop_loss + 1e-9]
+    touched = min(wins + losses, default=len(quotes))
+    if time_exit is not None and touched > time_exit:
+        touched, fills, reason = None, time_exit, ExitReason.TIME
+    elif touched == len(quotes):
+        return first, entry, -1, np.nan, ExitReason.CENSORED
+    elif touched in wins and not costs.take_profit_is_market:
+        return first, entry, touched, entry + side * take_profit, ExitReason.TAKE_PROFIT
+    else:
+        reason = ExitReason.TAKE_PROFIT if touched in wins else ExitReason.STOP_LOSS
+        fills = arrivals([k for k in gain if k >= touched], int(quotes.ts_event[touched]) + late_ns)
+        fills = min((k for k in (fills[0], time_exit) if k is not None), default=None)
+    if fills is None:
+        return first, entry, -1, np.nan, ExitReason.CENSORED
+    return first, entry, fills, entry + side * gain[fills] - slip, reason
 
 
 def scan(quotes, orders, costs):
@@ -147,7 +239,7 @@ def scan(quotes, orders, costs):
         settle_one(
             *(quotes.ts_event, quotes.bid, quotes.ask, quotes.flags),
             *(getattr(orders, f.name)[n] for f in fields(orders)),
-            costs.slippage,
+            *(costs.slippage, costs.latency_ns, costs.take_profit_is_market),
         )
         for n in range(len(orders))
     ]
@@ -191,6 +283,8 @@ costs = st.builds(
     fee_bps=st.sampled_from([0, 1.5]),
     fee_per_unit=st.sampled_from([0, 0.1]),
     slippage=st.sampled_from([0, 0.1, 0.25]),
+    latency_ms=st.sampled_from([0, 1e-6, 250, 1_000, 20_000]),
+    take_profit_is_market=st.booleans(),
 )
 
 
