@@ -1,0 +1,176 @@
+"""Labelled rows as Parquet: a float32 column for each feature, under its name in the schema.
+
+Shape letters: N rows, D features.
+
+A row group is a block of rows, and every page carries a checksum.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.errors import CodecError, DataError
+from trademl.etl._writer import BlockWriter, check_feature_dim
+
+Floats = NDArray[np.float32]
+
+LABEL = "label"
+BLOCK_BYTES = 16 * 1024 * 1024  # smaller row groups of 600 columns are mostly heads of pages
+
+
+class ParquetWriter(BlockWriter):
+    """Write row groups block by block, in memory that does not grow with the number of rows.
+
+    Use it as a context manager: the file appears under its name when the ``with`` block ends, and
+    not at all where it raises.
+
+    Parameters
+    ----------
+    path : Path
+        File to write; until it is complete it is called ``<path>.part``.
+    columns : sequence of str
+        Names of the D features, in order.
+    with_label : bool
+        Whether the first column is ``label``.
+
+    Raises
+    ------
+    DataError
+        If two columns share a name, or if the ``with`` block ends without a row.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], *, with_label: bool) -> None:
+        check_feature_dim(len(columns))
+        self._names = [LABEL, *columns] if with_label else list(columns)
+        if LABEL in columns or len(set(columns)) < len(columns):
+            name = next(n for n, count in Counter([LABEL, *columns]).items() if count > 1)
+            raise DataError(f"{path}: two columns are called {name}, expected different names")
+        n = max(1, BLOCK_BYTES // (4 * len(columns)))
+        super().__init__(path, len(columns), with_label=with_label, rows_per_block=n)
+        self._features_BD = np.empty((n, len(columns)), np.float32)
+        self._label_B = np.empty(n, np.float32)
+
+    def _open(self, part: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._schema = pa.schema([pa.field(n, pa.float32(), nullable=False) for n in self._names])
+        self._files = ExitStack()
+        file = self._files.enter_context(part.open("wb"))
+        self._writer = self._files.enter_context(
+            pq.ParquetWriter(file, self._schema, compression="zstd", write_page_checksum=True)
+        )
+
+    def _close(self) -> None:
+        self._files.close()
+
+    def _room(self, n: int) -> tuple[Floats, Floats | None]:
+        return self._features_BD[:n], self._label_B[:n] if self._with_label else None
+
+    def _append(self, n: int) -> None:
+        import pyarrow as pa
+
+        columns = [self._label_B[:n]] if self._with_label else []
+        columns += list(np.ascontiguousarray(self._features_BD[:n].T))
+        arrays = [pa.array(column) for column in columns]
+        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+
+
+def read_parquet(path: Path) -> tuple[Floats, Floats | None]:
+    """Return the features and labels of a file, read row group by row group.
+
+    Parameters
+    ----------
+    path : Path
+        Columns of float32: ``label``, where there is one, and the features in order.
+
+    Returns
+    -------
+    features_ND : ndarray of float32, shape (N, D)
+    label_N : ndarray of float32, shape (N,), or None
+
+    Raises
+    ------
+    CodecError
+        If the file is empty, cut or damaged; the message names the rows, from 0.
+    DataError
+        If the file cannot be opened, or a column is not float32.
+    """
+    import pyarrow.parquet as pq
+
+    try:
+        with path.open("rb") as file:
+            with _faults_of(path, "its head or its footer is damaged or missing"):
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                names = parquet.schema_arrow.names
+            _check_columns(path, parquet)
+            features = [name for name in names if name != LABEL]
+            features_ND = np.empty((parquet.metadata.num_rows, len(features)), np.float32)
+            label_N = np.empty(len(features_ND), np.float32) if LABEL in names else None
+            for start, stop, table in _row_groups(path, parquet):
+                features_ND[start:stop] = np.stack([table[n].to_numpy() for n in features]).T
+                if label_N is not None:
+                    label_N[start:stop] = table[LABEL].to_numpy()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    return features_ND, label_N
+
+
+def _row_groups(path: Path, parquet: Any) -> Iterator[tuple[int, int, Any]]:
+    start = 0
+    for group in range(parquet.metadata.num_row_groups):
+        stop = start + parquet.metadata.row_group(group).num_rows
+        with _faults_of(path, f"rows {start} to {stop - 1} are damaged"):
+            table = parquet.read_row_group(group)
+        if table.num_rows != stop - start:
+            raise CodecError(
+                f"{path}: rows {start} to {stop - 1}: {table.num_rows} rows, expected "
+                f"{stop - start}"
+            )
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if column.null_count:
+                row = start + column.is_null().index(True).as_py()
+                raise CodecError(f"{path}: row {row}: {name} is empty")
+        yield start, stop, table
+        start = stop
+
+
+def _check_columns(path: Path, parquet: Any) -> None:
+    """Refuse a file that is not N rows of float32, before anything is made for it."""
+    n_of_groups = sum(
+        parquet.metadata.row_group(g).num_rows for g in range(parquet.metadata.num_row_groups)
+    )
+    if n_of_groups != parquet.metadata.num_rows:
+        raise CodecError(
+            f"{path}: its row groups have {n_of_groups} rows, its footer says "
+            f"{parquet.metadata.num_rows}"
+        )
+    if not n_of_groups:
+        raise CodecError(f"{path} holds no rows")
+    for field in parquet.schema_arrow:
+        if str(field.type) != "float":
+            raise DataError(f"{path}: column {field.name} is {field.type}, expected float32")
+    names = Counter(parquet.schema_arrow.names)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise DataError(f"{path}: two columns are called {twice[0]}, expected different names")
+    if not names.keys() - {LABEL}:
+        raise DataError(f"{path}: no column beside {LABEL}, expected features")
+
+
+@contextmanager
+def _faults_of(path: Path, what: str) -> Iterator[None]:
+    """Say in one line what pyarrow found wrong with a file, and where."""
+    import pyarrow as pa
+
+    try:
+        yield
+    # A damaged count or length asks for memory that is not there; a damaged name is not UTF-8.
+    except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
+        raise CodecError(f"{path}: {what}: {str(error).splitlines()[0][:200]}") from error
