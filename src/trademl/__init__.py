@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import feature_matrix
+    from trademl.etl.from_files import build_features_from_files
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.ingest.replay import export, replay
@@ -48,6 +49,7 @@ _HOME = {
     "Workspace": "pipeline.workspace",
     "backtest_model": "backtest.jobs",
     "build_features": "etl.build",
+    "build_features_from_files": "etl.from_files",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",

@@ -13,6 +13,14 @@ from numpy.typing import NDArray
 
 from trademl.etl.dataset import SPLITS
 from trademl.etl.features import FeatureSource, check_density, prepare, usable_rows
+from trademl.etl.labels import (
+    Labelling,
+    Labels,
+    exit_reasons,
+    label_batch,
+    label_facts,
+    write_labels,
+)
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
 from trademl.etl.splits import Part, SplitConfig, chronological_split
@@ -31,9 +39,15 @@ def build_features(
     store: ArtifactStore,
     ledger: Ledger,
     *,
+    labelling: Labelling = Labelling(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> Artifact:
     """Join a batch's orders with its prices and publish the labelled dataset.
+
+    Parameters
+    ----------
+    labelling : Labelling
+        Whether labels stand as the batch records them, or are made again, and at what costs.
 
     Raises
     ------
@@ -44,12 +58,18 @@ def build_features(
     -----
     Causal: the features of a row read quotes up to its as-of time, its label up to its exit.
     """
-    parameters = {"features": asdict(recipe), "split": asdict(split)}
+    parameters = {
+        "features": asdict(recipe),
+        "split": asdict(split),
+        "labels": asdict(labelling),
+    }
     identity = artifact_id("dataset", {"batch": batch.id}, parameters)
     if (dataset := store.find(identity)) is None:
         with store.create(identity, parents=[batch.id], parameters=parameters) as draft:
             draft.metrics.update(
-                write_dataset(draft.path, read_batch(batch), recipe, split, progress or Silent())
+                write_dataset(
+                    draft.path, read_batch(batch), recipe, split, labelling, progress or Silent()
+                )
             )
         dataset = store.get(identity)
     _record(dataset, batch, ledger)
@@ -57,15 +77,23 @@ def build_features(
 
 
 def write_dataset(
-    folder: Path, batch: Batch, recipe: FeatureRecipe, split: SplitConfig, progress: Progress
+    folder: Path,
+    batch: Batch,
+    recipe: FeatureRecipe,
+    split: SplitConfig,
+    labelling: Labelling,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write a dataset's files into a folder, and return its facts."""
     check_density(batch.quotes)
     as_of_index_N = batch.orders.quote_index
     grid = second_grid(batch.quotes)
     kept_N = usable_rows(batch.quotes, as_of_index_N, recipe, grid=grid)
-    resolved_N = ~np.isnan(batch.transactions.pnl)
-    rows = _row_keys(batch, np.flatnonzero(kept_N & resolved_N), recipe)
+    labels = label_batch(batch, labelling)
+    resolved_N = labels.is_labelled
+    executable_N = batch.quotes.is_executable[as_of_index_N]
+    row_N = np.flatnonzero(kept_N & executable_N & resolved_N)
+    rows = _row_keys(batch, labels, row_N, recipe)
     part_N = chronological_split(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
     for part, name in enumerate(SPLITS):
         chosen = np.flatnonzero(part_N == part)
@@ -73,14 +101,22 @@ def write_dataset(
         write_split(folder / f"{name}.recordio", source, rows["label"][chosen])
         progress.advance(part + 1, len(SPLITS))
     _write_row_keys(folder / "rows.parquet", rows, part_N)
+    reasons = {
+        "no_full_history": ~kept_N,
+        "no_executable_quote": kept_N & ~executable_N,
+        "censored": kept_N & executable_N & ~resolved_N,
+    }
+    fate_N = np.select(list(reasons.values()), list(reasons), "").astype(object)
+    fate_N[row_N] = _part_names(part_N)
+    write_labels(folder / "labels.parquet", batch, labels, {"split": fate_N})
     (folder / "schema.json").write_text(json.dumps(schema(recipe), indent=1))
     dropped = {
-        "no_full_history": int((~kept_N).sum()),
-        "censored": int((kept_N & ~resolved_N).sum()),
+        **{reason: int(of.sum()) for reason, of in reasons.items()},
         "purged": int((part_N == Part.PURGED).sum()),
         "embargoed": int((part_N == Part.EMBARGOED).sum()),
     }
-    return _facts(batch, rows, part_N, recipe) | {"dropped": dropped}
+    facts = _facts(batch, labels, rows, part_N, recipe)
+    return facts | {"dropped": dropped, "labels": label_facts(labels)}
 
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
@@ -93,9 +129,9 @@ def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32])
 
 
 def _row_keys(
-    batch: Batch, chosen: NDArray[np.int64], recipe: FeatureRecipe
+    batch: Batch, labels: Labels, chosen: NDArray[np.int64], recipe: FeatureRecipe
 ) -> dict[str, NDArray[Any]]:
-    quotes, done = batch.quotes, batch.transactions
+    quotes = batch.quotes
     quote_index = batch.orders.quote_index[chosen]
     as_of_ns = quotes.ts_event[quote_index]
     return {
@@ -103,9 +139,10 @@ def _row_keys(
         "quote_index": quote_index,
         "as_of_ns": as_of_ns,
         "start_ns": as_of_ns - recipe.lookback_ns,
-        "exit_ns": quotes.ts_event[done.exit_index[chosen]],
-        "pnl": done.pnl[chosen],
-        "label": done.label[chosen],
+        "exit_ns": labels.exit_ns_N[chosen],
+        "exit_reason": exit_reasons(labels)[chosen],
+        "pnl": labels.pnl_N[chosen],
+        "label": labels.label_N[chosen],
     }
 
 
@@ -113,12 +150,17 @@ def _write_row_keys(path: Path, rows: Mapping[str, NDArray[Any]], part_N: NDArra
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = pa.array([Part(p).name.lower() for p in part_N])
-    pq.write_table(pa.table({**rows, "split": parts}), path, compression="zstd")
+    table = pa.table({**rows, "split": _part_names(part_N)})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _part_names(part_N: NDArray[np.int8]) -> NDArray[np.object_]:
+    return np.array([Part(p).name.lower() for p in part_N], object)
 
 
 def _facts(
     batch: Batch,
+    labels: Labels,
     rows: Mapping[str, NDArray[Any]],
     part_N: NDArray[np.int8],
     recipe: FeatureRecipe,
@@ -138,7 +180,7 @@ def _facts(
         "feature_dim": recipe.feature_dim,
         "schema_hash": schema(recipe)["hash"],
         "splits": splits,
-        "label_rate": float(batch.transactions.label.mean()),
+        "label_rate": float(labels.label_N[labels.is_labelled].mean()),
         "median_spread": float(np.median(batch.quotes.spread[batch.orders.quote_index])),
         "median_take_profit": float(np.median(batch.orders.take_profit)),
         "median_stop_loss": float(np.median(batch.orders.stop_loss)),

@@ -13,6 +13,7 @@ from typing import Any
 
 from trademl.backtest.jobs import backtest_model
 from trademl.etl.build import build_features
+from trademl.etl.labels import Labelling
 from trademl.ingest.replay import export, replay
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
@@ -60,7 +61,13 @@ def _run_steps(
     result["batch"] = _entry(batch)
     progress.step("features")
     dataset = build_features(
-        batch, strategy.features, strategy.split, store, ledger, progress=progress
+        batch,
+        strategy.features,
+        strategy.split,
+        store,
+        ledger,
+        labelling=Labelling(costs=strategy.costs),
+        progress=progress,
     )
     progress.done(_dataset_line(dataset))
     result["dataset"] = _entry(dataset)
