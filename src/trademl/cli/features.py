@@ -92,6 +92,7 @@ def _from_files(
             strategy.split,
             strategy.costs,
             labels=labels,
+            health=strategy.health,
             time_limit_s=strategy.orders.time_limit_s,
             progress=progress,
         )
@@ -115,6 +116,7 @@ def _from_batch(
             store,
             session.workspace.ledger,
             labelling=Labelling(labels or "recorded", session.strategy.costs),
+            health=session.strategy.health,
             progress=session.progress,
         )
         session.progress.done()
@@ -135,5 +137,11 @@ def _lines(dataset: Artifact) -> list[str]:
         lines.append(
             f"  labels: {labels['source']}; recorded and recomputed differ in "
             f"{labels['n_disagree']} of {labels['n_compared']}"
+        )
+    if (health := facts["health"])["n_touched"]:
+        met = ", ".join(f"{n} {why}" for why, n in health["by_reason"].items() if n)
+        kept = "left out" if health["policy"] == "drop" else "flagged"
+        lines.append(
+            f"  feed health: {health['n_touched']} orders touch a bad stretch ({met}): {kept}"
         )
     return lines

@@ -21,15 +21,27 @@ from trademl.etl.labels import (
     label_facts,
     write_labels,
 )
+from trademl.etl.order_health import OrderHealth, health_facts, order_health
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
 from trademl.etl.splits import Part, SplitConfig, chronological_split
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
+from trademl.market.health import HealthConfig
 from trademl.market.seconds import second_grid
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+
+KEPT = ""
+DROPPED = (
+    "no_full_history",
+    "no_executable_quote",
+    "unhealthy",
+    "censored",
+    Part.PURGED.name.lower(),
+    Part.EMBARGOED.name.lower(),
+)
 
 
 def build_features(
@@ -40,6 +52,7 @@ def build_features(
     ledger: Ledger,
     *,
     labelling: Labelling = Labelling(),  # noqa: B008 - frozen
+    health: HealthConfig = HealthConfig(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> Artifact:
     """Join a batch's orders with its prices and publish the labelled dataset.
@@ -48,6 +61,8 @@ def build_features(
     ----------
     labelling : Labelling
         Whether labels stand as the batch records them, or are made again, and at what costs.
+    health : HealthConfig
+        What counts as a bad stretch of prices, and what becomes of orders that touch one.
 
     Raises
     ------
@@ -62,13 +77,20 @@ def build_features(
         "features": asdict(recipe),
         "split": asdict(split),
         "labels": asdict(labelling),
+        "health": asdict(health),
     }
     identity = artifact_id("dataset", {"batch": batch.id}, parameters)
     if (dataset := store.find(identity)) is None:
         with store.create(identity, parents=[batch.id], parameters=parameters) as draft:
             draft.metrics.update(
                 write_dataset(
-                    draft.path, read_batch(batch), recipe, split, labelling, progress or Silent()
+                    draft.path,
+                    read_batch(batch),
+                    recipe,
+                    split,
+                    labelling,
+                    health,
+                    progress or Silent(),
                 )
             )
         dataset = store.get(identity)
@@ -82,6 +104,7 @@ def write_dataset(
     recipe: FeatureRecipe,
     split: SplitConfig,
     labelling: Labelling,
+    health: HealthConfig,
     progress: Progress,
 ) -> dict[str, Any]:
     """Write a dataset's files into a folder, and return its facts."""
@@ -90,10 +113,17 @@ def write_dataset(
     grid = second_grid(batch.quotes)
     kept_N = usable_rows(batch.quotes, as_of_index_N, recipe, grid=grid)
     labels = label_batch(batch, labelling)
-    resolved_N = labels.is_labelled
-    executable_N = batch.quotes.is_executable[as_of_index_N]
-    row_N = np.flatnonzero(kept_N & executable_N & resolved_N)
-    rows = _row_keys(batch, labels, row_N, recipe)
+    met = order_health(batch, labels, recipe.lookback_ns, health)
+    fate_N = _first_reason(
+        {
+            "no_full_history": ~kept_N,
+            "no_executable_quote": ~batch.quotes.is_executable[as_of_index_N],
+            "unhealthy": met.touches & (health.policy == "drop"),
+            "censored": ~labels.is_labelled,
+        }
+    )
+    row_N = np.flatnonzero(fate_N == KEPT)
+    rows = _row_keys(batch, labels, met, row_N, recipe)
     part_N = chronological_split(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
     for part, name in enumerate(SPLITS):
         chosen = np.flatnonzero(part_N == part)
@@ -101,22 +131,23 @@ def write_dataset(
         write_split(folder / f"{name}.recordio", source, rows["label"][chosen])
         progress.advance(part + 1, len(SPLITS))
     _write_row_keys(folder / "rows.parquet", rows, part_N)
-    reasons = {
-        "no_full_history": ~kept_N,
-        "no_executable_quote": kept_N & ~executable_N,
-        "censored": kept_N & executable_N & ~resolved_N,
-    }
-    fate_N = np.select(list(reasons.values()), list(reasons), "").astype(object)
     fate_N[row_N] = _part_names(part_N)
-    write_labels(folder / "labels.parquet", batch, labels, {"split": fate_N})
+    write_labels(folder / "labels.parquet", batch, labels, _health_columns(met) | {"split": fate_N})
     (folder / "schema.json").write_text(json.dumps(schema(recipe), indent=1))
-    dropped = {
-        **{reason: int(of.sum()) for reason, of in reasons.items()},
-        "purged": int((part_N == Part.PURGED).sum()),
-        "embargoed": int((part_N == Part.EMBARGOED).sum()),
+    return _facts(batch, labels, rows, part_N, recipe) | {
+        "dropped": {reason: int((fate_N == reason).sum()) for reason in DROPPED},
+        "labels": label_facts(labels),
+        "health": health_facts(met, labels, health),
     }
-    facts = _facts(batch, labels, rows, part_N, recipe)
-    return facts | {"dropped": dropped, "labels": label_facts(labels)}
+
+
+def _first_reason(dropped: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.object_]:
+    """Return why each order is no row, by the first reason that holds, or `KEPT`."""
+    return np.select(list(dropped.values()), list(dropped), KEPT).astype(object)
+
+
+def _health_columns(met: OrderHealth) -> dict[str, NDArray[np.uint8]]:
+    return {"history_health": met.history_N, "holding_health": met.holding_N}
 
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
@@ -129,7 +160,11 @@ def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32])
 
 
 def _row_keys(
-    batch: Batch, labels: Labels, chosen: NDArray[np.int64], recipe: FeatureRecipe
+    batch: Batch,
+    labels: Labels,
+    met: OrderHealth,
+    chosen: NDArray[np.int64],
+    recipe: FeatureRecipe,
 ) -> dict[str, NDArray[Any]]:
     quotes = batch.quotes
     quote_index = batch.orders.quote_index[chosen]
@@ -143,6 +178,7 @@ def _row_keys(
         "exit_reason": exit_reasons(labels)[chosen],
         "pnl": labels.pnl_N[chosen],
         "label": labels.label_N[chosen],
+        **{name: column[chosen] for name, column in _health_columns(met).items()},
     }
 
 

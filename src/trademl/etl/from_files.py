@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from trademl.errors import DataError, StoreError
@@ -10,10 +10,11 @@ from trademl.etl.build import write_dataset
 from trademl.etl.labels import Labelling, LabelSource
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
-from trademl.ingest.batch import Batch, read_batch_files
+from trademl.ingest.batch import read_batch_files
 from trademl.ingest.csv_columns import has_header
 from trademl.ingest.original_files import read_original_batch
 from trademl.market.costs import Costs
+from trademl.market.health import HealthConfig, flag_delays
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, create_at, get_artifact, read_artifact
 from trademl.store.identity import artifact_id, digest_file
@@ -28,6 +29,7 @@ def build_features_from_files(
     costs: Costs,
     *,
     labels: LabelSource | None = None,
+    health: HealthConfig = HealthConfig(),  # noqa: B008 - frozen
     time_limit_s: float = 600.0,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -43,6 +45,8 @@ def build_features_from_files(
     labels : str, optional
         ``recorded`` or ``recomputed``; by default the original's labels, which ignore the spread,
         are made again, and those of an export batch are kept.
+    health : HealthConfig
+        What counts as a bad stretch of prices, and what becomes of orders that touch one.
     time_limit_s : float
         Longest life of an order of the original's files, which name none.
 
@@ -61,6 +65,7 @@ def build_features_from_files(
         "features": asdict(recipe),
         "split": asdict(split),
         "labels": asdict(labelling),
+        "health": asdict(health),
         "time_limit_s": time_limit_s if is_original else None,
         "inputs": inputs,
     }
@@ -72,18 +77,16 @@ def build_features_from_files(
                 "folder, or delete it"
             )
         return kept
-    batch = _read(prices, transactions, time_limit_s, is_original=is_original)
+    if is_original:
+        batch = read_original_batch(prices, transactions, time_limit_s=time_limit_s)
+        batch = replace(batch, quotes=flag_delays(batch.quotes, health.max_delay_s))
+    else:
+        batch = read_batch_files(prices, transactions)
     with create_at(out, identity, parents=[], parameters=parameters) as draft:
         draft.metrics.update(
-            write_dataset(draft.path, batch, recipe, split, labelling, progress or Silent())
+            write_dataset(draft.path, batch, recipe, split, labelling, health, progress or Silent())
         )
     return get_artifact(out)
-
-
-def _read(prices: Path, transactions: Path, time_limit_s: float, *, is_original: bool) -> Batch:
-    if is_original:
-        return read_original_batch(prices, transactions, time_limit_s=time_limit_s)
-    return read_batch_files(prices, transactions)
 
 
 def _are_original(prices: Path, transactions: Path) -> bool:

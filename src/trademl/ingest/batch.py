@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from trademl.ingest.csv_columns import CsvColumns, read_columns
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TRANSACTIONS = "transactions.csv"
 PRICES = "prices.csv"
@@ -60,8 +64,8 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
         "change_pct": 100 * change / quotes.mid_open,
         "high": quotes.high,
         "low": quotes.low,
-        "market_state": pa.nulls(len(quotes), pa.string()),
-        "market_delay_s": pa.nulls(len(quotes), pa.float64()),
+        "market_state": _or_nulls(quotes.market_state, len(quotes), pa.string()),
+        "market_delay_s": _or_nulls(quotes.market_delay_s, len(quotes), pa.float64()),
         "flags": quotes.flags,
     }
     transactions = {
@@ -152,7 +156,21 @@ def _quotes(columns: CsvColumns) -> Quotes:
     )
     ts_event = columns.ordered("ts_event", columns.integers("ts_event"))
     flags = columns.integers("flags").astype(np.uint8)
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flags)
+    state, delay_s = (
+        columns.words("market_state"),
+        columns.numbers("market_delay_s", is_optional=True),
+    )
+    return Quotes(
+        ts_event,
+        bid,
+        ask,
+        mid_open,
+        high,
+        low,
+        flags,
+        state if any(word is not None for word in state) else None,
+        None if np.isnan(delay_s).all() else delay_s,
+    )
 
 
 def _quote_index(
@@ -163,6 +181,12 @@ def _quote_index(
     lies_within = (index >= 0) & (index < n_quotes)
     rows.expect(lies_within | may_be_absent & (index == -1), name, f"the seq of a line of {PRICES}")
     return index
+
+
+def _or_nulls(column: NDArray[Any] | None, n: int, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.nulls(n, kind) if column is None else pa.array(column, kind, from_pandas=True)
 
 
 def _nan_as_null(column: object) -> object:

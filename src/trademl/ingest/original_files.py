@@ -105,7 +105,15 @@ def read_original_prices(path: Path) -> Quotes:
     mid_open, high, low = (
         _session_figure(columns, name, bid + ask) for name in ("MID_OPEN", "HIGH", "LOW")
     )
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flag_quotes(bid, ask))
+    state, delay_s = columns.words("MARKET_STATE"), _delay_s(columns)
+    flags = flag_quotes(bid, ask, state)
+    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+
+
+def _delay_s(columns: CsvColumns) -> NDArray[np.float64]:
+    delay_s = columns.numbers("MARKET_DELAY", is_optional=True)
+    columns.expect(~(delay_s < 0), "MARKET_DELAY", "0 or more")
+    return delay_s
 
 
 def _session_figure(

@@ -67,6 +67,7 @@ def _run_steps(
         store,
         ledger,
         labelling=Labelling(costs=strategy.costs),
+        health=strategy.health,
         progress=progress,
     )
     progress.done(_dataset_line(dataset))
@@ -98,6 +99,7 @@ def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Art
         strategy.costs,
         workspace.store,
         workspace.ledger,
+        max_delay_s=strategy.health.max_delay_s,
     )
     newest = batches[-1]
     progress.done(f"{newest.metrics['n_orders']} orders in {newest.id}")
