@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import feature_matrix
     from trademl.etl.folds import Fold, backtest_paths, combinatorial_purged, walk_forward
+    from trademl.etl.from_files import build_features_from_files
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.record_file import open_recordio
     from trademl.etl.recordio import read_recordio, write_recordio
@@ -54,6 +55,7 @@ _HOME = {
     "backtest_paths": "etl.folds",
     "build_features": "etl.build",
     "combinatorial_purged": "etl.folds",
+    "build_features_from_files": "etl.from_files",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
+from trademl.cli.progress import progress_display
 from trademl.cli.session import open_session
+
+if TYPE_CHECKING:
+    from trademl.store.artifacts import Artifact
+
+Labels = Literal["recorded", "recomputed"]
 
 app = typer.Typer(
     help="Labelled datasets from batches.", no_args_is_help=True, rich_markup_mode=None
@@ -22,12 +29,81 @@ Dataset = Annotated[str | None, typer.Argument(help="Id of a dataset; the newest
 @app.command("build")
 def build(
     batch: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Prices of a batch, or a header-less price-*.csv; with --out."
+        ),
+    ] = None,
+    transactions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Transactions of a batch, or a header-less deals-*.csv; with --out.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="New folder of a dataset made from these two files."),
+    ] = None,
+    labels: Annotated[
+        Labels | None,
+        typer.Option(
+            help="Keep recorded labels or settle orders again; recorded by default, recomputed for "
+            "header-less files."
+        ),
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Build the features of a batch, split its rows, and write RecordIO."""
+    """Build the features of a batch, split its rows, and write RecordIO.
+
+    With --prices, --transactions and --out, of two files instead, without a workspace.
+    """
+    if prices or transactions or out:
+        if not (prices and transactions and out) or batch:
+            raise typer.BadParameter(
+                "--prices, --transactions and --out go together, and without the id of a batch"
+            )
+        dataset = _from_files(prices, transactions, out, labels, config)
+    else:
+        dataset = _from_batch(batch, labels, config, workspace)
+    emit({"id": dataset.id, **dataset.metrics}, as_json=json, lines=_lines(dataset))
+
+
+def _from_files(
+    prices: Path, transactions: Path, out: Path, labels: Labels | None, config: Path | None
+) -> Artifact:
+    from trademl.config import DEFAULT_FILE, load_settings
+    from trademl.etl.from_files import build_features_from_files
+
+    if config is None and Path(DEFAULT_FILE).is_file():
+        config = Path(DEFAULT_FILE)
+    strategy = load_settings(config).strategy
+    with progress_display() as progress:
+        progress.step("features")
+        dataset = build_features_from_files(
+            prices,
+            transactions,
+            out,
+            strategy.features,
+            strategy.split,
+            strategy.costs,
+            labels=labels,
+            health=strategy.health,
+            time_limit_s=strategy.orders.time_limit_s,
+            progress=progress,
+        )
+        progress.done()
+    return dataset
+
+
+def _from_batch(
+    batch: str | None, labels: Labels | None, config: Path | None, workspace: Path | None
+) -> Artifact:
     from trademl.etl.build import build_features
+    from trademl.etl.labels import Labelling
 
     with open_session(config, workspace) as session, session.workspace.lock():
         store = session.workspace.store
@@ -38,9 +114,15 @@ def build(
             session.strategy.split,
             store,
             session.workspace.ledger,
+            labelling=Labelling(labels or "recorded", session.strategy.costs),
+            health=session.strategy.health,
             progress=session.progress,
         )
         session.progress.done()
+    return dataset
+
+
+def _lines(dataset: Artifact) -> list[str]:
     facts = dataset.metrics
     lines = [f"WARNING: {warning}" for warning in facts.get("warnings", [])]
     lines += [f"{dataset.id}: {facts['feature_dim']} columns in {dataset.path}"]
@@ -48,8 +130,20 @@ def build(
         f"  {name}: {s['rows']} rows, {s['label_rate']:.1%} earned money"
         for name, s in facts["splits"].items()
     ]
+    labels = facts["labels"]
     lines.append(f"  left out: {_dropped(facts['dropped'])}")
-    emit({"id": dataset.id, **facts}, as_json=json, lines=lines)
+    if labels["n_disagree"]:
+        lines.append(
+            f"  labels: {labels['source']}; recorded and recomputed differ in "
+            f"{labels['n_disagree']} of {labels['n_compared']}"
+        )
+    if (health := facts["health"])["n_touched"]:
+        met = ", ".join(f"{n} {why}" for why, n in health["by_reason"].items() if n)
+        kept = "left out" if health["policy"] == "drop" else "flagged"
+        lines.append(
+            f"  feed health: {health['n_touched']} orders touch a bad stretch ({met}): {kept}"
+        )
+    return lines
 
 
 @app.command("verify")

@@ -66,6 +66,7 @@ def export(
             session.strategy.costs,
             session.workspace.store,
             session.workspace.ledger,
+            max_delay_s=session.strategy.health.max_delay_s,
         )
     rows = [{"id": b.id, **b.metrics} for b in batches]
     lines = [

@@ -13,15 +13,35 @@ from numpy.typing import NDArray
 
 from trademl.etl.dataset import SPLITS
 from trademl.etl.features import FeatureSource, check_density, prepare, usable_rows
+from trademl.etl.labels import (
+    Labelling,
+    Labels,
+    exit_reasons,
+    label_batch,
+    label_facts,
+    write_labels,
+)
+from trademl.etl.order_health import OrderHealth, health_facts, order_health
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
 from trademl.etl.splits import Part, SplitConfig, split_rows, split_warnings
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
+from trademl.market.health import HealthConfig
 from trademl.market.seconds import second_grid
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+
+KEPT = ""
+DROPPED = (
+    "no_full_history",
+    "no_executable_quote",
+    "unhealthy",
+    "censored",
+    Part.PURGED.name.lower(),
+    Part.EMBARGOED.name.lower(),
+)
 
 
 def build_features(
@@ -31,9 +51,18 @@ def build_features(
     store: ArtifactStore,
     ledger: Ledger,
     *,
+    labelling: Labelling = Labelling(),  # noqa: B008 - frozen
+    health: HealthConfig = HealthConfig(),  # noqa: B008 - frozen
     progress: Progress | None = None,
 ) -> Artifact:
     """Join a batch's orders with its prices and publish the labelled dataset.
+
+    Parameters
+    ----------
+    labelling : Labelling
+        Whether labels stand as the batch records them, or are made again, and at what costs.
+    health : HealthConfig
+        What counts as a bad stretch of prices, and what becomes of orders that touch one.
 
     Raises
     ------
@@ -44,12 +73,25 @@ def build_features(
     -----
     Causal: the features of a row read quotes up to its as-of time, its label up to its exit.
     """
-    parameters = {"features": asdict(recipe), "split": asdict(split)}
+    parameters = {
+        "features": asdict(recipe),
+        "split": asdict(split),
+        "labels": asdict(labelling),
+        "health": asdict(health),
+    }
     identity = artifact_id("dataset", {"batch": batch.id}, parameters)
     if (dataset := store.find(identity)) is None:
         with store.create(identity, parents=[batch.id], parameters=parameters) as draft:
             draft.metrics.update(
-                write_dataset(draft.path, read_batch(batch), recipe, split, progress or Silent())
+                write_dataset(
+                    draft.path,
+                    read_batch(batch),
+                    recipe,
+                    split,
+                    labelling,
+                    health,
+                    progress or Silent(),
+                )
             )
         dataset = store.get(identity)
     _record(dataset, batch, ledger)
@@ -57,15 +99,31 @@ def build_features(
 
 
 def write_dataset(
-    folder: Path, batch: Batch, recipe: FeatureRecipe, split: SplitConfig, progress: Progress
+    folder: Path,
+    batch: Batch,
+    recipe: FeatureRecipe,
+    split: SplitConfig,
+    labelling: Labelling,
+    health: HealthConfig,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Write a dataset's files into a folder, and return its facts."""
     check_density(batch.quotes)
     as_of_index_N = batch.orders.quote_index
     grid = second_grid(batch.quotes)
     kept_N = usable_rows(batch.quotes, as_of_index_N, recipe, grid=grid)
-    resolved_N = ~np.isnan(batch.transactions.pnl)
-    rows = _row_keys(batch, np.flatnonzero(kept_N & resolved_N), recipe)
+    labels = label_batch(batch, labelling)
+    met = order_health(batch, labels, recipe.lookback_ns, health)
+    fate_N = _first_reason(
+        {
+            "no_full_history": ~kept_N,
+            "no_executable_quote": ~batch.quotes.is_executable[as_of_index_N],
+            "unhealthy": met.touches & (health.policy == "drop"),
+            "censored": ~labels.is_labelled,
+        }
+    )
+    row_N = np.flatnonzero(fate_N == KEPT)
+    rows = _row_keys(batch, labels, met, row_N, recipe)
     part_N = split_rows(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
     for part, name in enumerate(SPLITS):
         chosen = np.flatnonzero(part_N == part)
@@ -73,15 +131,24 @@ def write_dataset(
         write_split(folder / f"{name}.recordio", source, rows["label"][chosen])
         progress.advance(part + 1, len(SPLITS))
     _write_row_keys(folder / "rows.parquet", rows, part_N)
+    fate_N[row_N] = _part_names(part_N)
+    write_labels(folder / "labels.parquet", batch, labels, _health_columns(met) | {"split": fate_N})
     (folder / "schema.json").write_text(json.dumps(schema(recipe), indent=1))
-    dropped = {
-        "no_full_history": int((~kept_N).sum()),
-        "censored": int((kept_N & ~resolved_N).sum()),
-        "purged": int((part_N == Part.PURGED).sum()),
-        "embargoed": int((part_N == Part.EMBARGOED).sum()),
+    return _facts(batch, labels, rows, part_N, recipe) | {
+        "dropped": {reason: int((fate_N == reason).sum()) for reason in DROPPED},
+        "labels": label_facts(labels),
+        "health": health_facts(met, labels, health),
+        "warnings": split_warnings(part_N, rows["start_ns"], rows["exit_ns"], split),
     }
-    warnings = split_warnings(part_N, rows["start_ns"], rows["exit_ns"], split)
-    return _facts(batch, rows, part_N, recipe) | {"dropped": dropped, "warnings": warnings}
+
+
+def _first_reason(dropped: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.object_]:
+    """Return why each order is no row, by the first reason that holds, or `KEPT`."""
+    return np.select(list(dropped.values()), list(dropped), KEPT).astype(object)
+
+
+def _health_columns(met: OrderHealth) -> dict[str, NDArray[np.uint8]]:
+    return {"history_health": met.history_N, "holding_health": met.holding_N}
 
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
@@ -94,9 +161,13 @@ def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32])
 
 
 def _row_keys(
-    batch: Batch, chosen: NDArray[np.int64], recipe: FeatureRecipe
+    batch: Batch,
+    labels: Labels,
+    met: OrderHealth,
+    chosen: NDArray[np.int64],
+    recipe: FeatureRecipe,
 ) -> dict[str, NDArray[Any]]:
-    quotes, done = batch.quotes, batch.transactions
+    quotes = batch.quotes
     quote_index = batch.orders.quote_index[chosen]
     as_of_ns = quotes.ts_event[quote_index]
     return {
@@ -104,9 +175,11 @@ def _row_keys(
         "quote_index": quote_index,
         "as_of_ns": as_of_ns,
         "start_ns": as_of_ns - recipe.lookback_ns,
-        "exit_ns": quotes.ts_event[done.exit_index[chosen]],
-        "pnl": done.pnl[chosen],
-        "label": done.label[chosen],
+        "exit_ns": labels.exit_ns_N[chosen],
+        "exit_reason": exit_reasons(labels)[chosen],
+        "pnl": labels.pnl_N[chosen],
+        "label": labels.label_N[chosen],
+        **{name: column[chosen] for name, column in _health_columns(met).items()},
     }
 
 
@@ -114,12 +187,17 @@ def _write_row_keys(path: Path, rows: Mapping[str, NDArray[Any]], part_N: NDArra
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = pa.array([Part(p).name.lower() for p in part_N])
-    pq.write_table(pa.table({**rows, "split": parts}), path, compression="zstd")
+    table = pa.table({**rows, "split": _part_names(part_N)})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _part_names(part_N: NDArray[np.int8]) -> NDArray[np.object_]:
+    return np.array([Part(p).name.lower() for p in part_N], object)
 
 
 def _facts(
     batch: Batch,
+    labels: Labels,
     rows: Mapping[str, NDArray[Any]],
     part_N: NDArray[np.int8],
     recipe: FeatureRecipe,
@@ -139,7 +217,7 @@ def _facts(
         "feature_dim": recipe.feature_dim,
         "schema_hash": schema(recipe)["hash"],
         "splits": splits,
-        "label_rate": float(batch.transactions.label.mean()),
+        "label_rate": float(labels.label_N[labels.is_labelled].mean()),
         "median_spread": float(np.median(batch.quotes.spread[batch.orders.quote_index])),
         "median_take_profit": float(np.median(batch.orders.take_profit)),
         "median_stop_loss": float(np.median(batch.orders.stop_loss)),

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.errors import DataError
+from trademl.ingest.csv_columns import CsvColumns, read_columns
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.store.artifacts import Artifact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TRANSACTIONS = "transactions.csv"
 PRICES = "prices.csv"
@@ -22,12 +26,15 @@ class Batch:
     """Completed orders and their quotes; indices of orders point into ``quotes``.
 
     ``order_id`` numbers the orders of the whole recording; every array has shape (N,).
+    ``transactions`` are the round trips as they were recorded. ``recorded_label_N`` holds labels
+    that a file records beside them, NaN where it has none; None where they follow from the PnL.
     """
 
     quotes: Quotes
     orders: Orders
     transactions: Transactions
     order_id: NDArray[np.int64]
+    recorded_label_N: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.order_id)
@@ -57,8 +64,8 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
         "change_pct": 100 * change / quotes.mid_open,
         "high": quotes.high,
         "low": quotes.low,
-        "market_state": pa.nulls(len(quotes), pa.string()),
-        "market_delay_s": pa.nulls(len(quotes), pa.float64()),
+        "market_state": _or_nulls(quotes.market_state, len(quotes), pa.string()),
+        "market_delay_s": _or_nulls(quotes.market_delay_s, len(quotes), pa.float64()),
         "flags": quotes.flags,
     }
     transactions = {
@@ -93,39 +100,93 @@ def read_batch(batch: Artifact) -> Batch:
     DataError
         If a file is damaged, or an order points outside the prices.
     """
-    prices = _read_csv(batch.file(PRICES))
-    bid, ask, mid_open, high, low = (
-        prices[n].astype(np.float64) for n in ("bid", "ask", "mid_open", "high", "low")
+    return read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+
+
+def read_batch_files(prices: Path, transactions: Path) -> Batch:
+    """Read a batch from its two files, wherever they lie.
+
+    Raises
+    ------
+    DataError
+        If a file is not as `write_batch` makes it: names file, line and column.
+    """
+    columns = read_columns(prices)
+    seq = columns.integers("seq")
+    columns.expect(seq == seq[0] + np.arange(len(seq)), "seq", "one more than on the line before")
+    quotes = _quotes(columns)
+    rows = read_columns(transactions)
+    reason = rows.codes("exit_reason", {r.name.lower(): r.value for r in ExitReason})
+    is_open = reason == ExitReason.CENSORED
+    decided, entry, leave = (
+        _quote_index(rows, f"{name}_seq", int(seq[0]), len(quotes), is_open & (name == "exit"))
+        for name in ("decided", "entry", "exit")
     )
-    ts_event, flags = prices["ts_event"].astype(np.int64), prices["flags"].astype(np.uint8)
-    quotes = Quotes(ts_event, bid, ask, mid_open, high, low, flags)
-    rows = _read_csv(batch.file(TRANSACTIONS))
-    first_seq = int(prices["seq"][0])
-    index = {n: rows[f"{n}_seq"].astype(np.int64) - first_seq for n in ("decided", "entry", "exit")}
-    for name, at in index.items():
-        if len(at) and (at.min() < 0 or at.max() >= len(quotes)):
-            raise DataError(f"{batch.path}: a {name}_seq lies outside {PRICES}; export it again")
-    side = np.array([Side[s.upper()] for s in rows["side"]], np.int8)
-    reason = np.array([ExitReason[r.upper()] for r in rows["exit_reason"]], np.int8)
-    number = {
-        n: rows[n].astype(np.float64)
-        for n in ("entry_price", "take_profit", "stop_loss", "exit_price", "fees", "pnl")
-    }
-    limit_ns = np.round(rows["time_limit_s"].astype(np.float64) * NS_PER_S).astype(np.int64)
+    orders = Orders(
+        rows.ordered("decided_seq", decided),
+        rows.codes("side", {side.name.lower(): side.value for side in Side}),
+        rows.positive("take_profit"),
+        rows.positive("stop_loss"),
+        np.round(rows.positive("time_limit_s") * NS_PER_S).astype(np.int64),
+    )
+    number = {n: rows.numbers(n, is_optional=True) for n in ("exit_price", "fees", "pnl", "label")}
+    for name in number:
+        rows.expect(~np.isnan(number[name]) | is_open, name, "a number")
     return Batch(
         quotes,
-        Orders(index["decided"], side, number["take_profit"], number["stop_loss"], limit_ns),
+        orders,
         Transactions(
-            index["entry"],
-            number["entry_price"],
-            index["exit"],
+            entry,
+            rows.positive("entry_price"),
+            leave,
             number["exit_price"],
             reason,
             number["fees"],
             number["pnl"],
         ),
-        rows["id"].astype(np.int64),
+        rows.integers("id"),
+        number["label"].astype(np.float32),
     )
+
+
+def _quotes(columns: CsvColumns) -> Quotes:
+    bid, ask, mid_open, high, low = (
+        columns.numbers(name, is_optional=True)
+        for name in ("bid", "ask", "mid_open", "high", "low")
+    )
+    ts_event = columns.ordered("ts_event", columns.integers("ts_event"))
+    flags = columns.integers("flags").astype(np.uint8)
+    state, delay_s = (
+        columns.words("market_state"),
+        columns.numbers("market_delay_s", is_optional=True),
+    )
+    return Quotes(
+        ts_event,
+        bid,
+        ask,
+        mid_open,
+        high,
+        low,
+        flags,
+        state if any(word is not None for word in state) else None,
+        None if np.isnan(delay_s).all() else delay_s,
+    )
+
+
+def _quote_index(
+    rows: CsvColumns, name: str, first_seq: int, n_quotes: int, may_be_absent: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    index = rows.integers(name, absent=-1)
+    index = np.where(index < 0, -1, index - first_seq)
+    lies_within = (index >= 0) & (index < n_quotes)
+    rows.expect(lies_within | may_be_absent & (index == -1), name, f"the seq of a line of {PRICES}")
+    return index
+
+
+def _or_nulls(column: NDArray[Any] | None, n: int, kind: pa.DataType) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.nulls(n, kind) if column is None else pa.array(column, kind, from_pandas=True)
 
 
 def _nan_as_null(column: object) -> object:
@@ -134,17 +195,3 @@ def _nan_as_null(column: object) -> object:
     if isinstance(column, np.ndarray) and column.dtype.kind == "f":
         return pa.array(column, from_pandas=True)
     return column
-
-
-def _read_csv(path: Path) -> dict[str, NDArray[np.generic]]:
-    import pyarrow as pa
-    import pyarrow.csv as csv
-
-    try:
-        table = csv.read_csv(path)
-    except pa.ArrowInvalid as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: cannot be read ({reason}): delete its folder and run again"
-        ) from error
-    return {n: table[n].to_numpy(zero_copy_only=False) for n in table.column_names}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from trademl.errors import StoreError
+from trademl.errors import DataError, StoreError
 from trademl.ingest.batch import Batch, write_batch
 from trademl.ingest.export import cut_batches
 from trademl.ingest.order_bot import OrderBotConfig, place_orders
@@ -17,13 +17,14 @@ from trademl.ingest.tick_store import TickStore
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
+from trademl.market.health import MAX_DELAY_S, flag_delays
 from trademl.market.orders import ExitReason, Orders, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_file
 
-READER_VERSION = 1  # raise it when the same file would be read into other quotes
+READER_VERSION = 2  # raise it when the same file would be read into other quotes
 
 
 def recording_id(feed: FeedConfig) -> str:
@@ -73,8 +74,15 @@ def export(
     costs: Costs,
     store: ArtifactStore,
     ledger: Ledger,
+    *,
+    max_delay_s: float = MAX_DELAY_S,
 ) -> list[Artifact]:
     """Place and settle the bot's orders on a finished recording, and publish its batches.
+
+    Parameters
+    ----------
+    max_delay_s : float
+        Quotes for which the venue declares a longer delay are never traded on.
 
     Returns
     -------
@@ -86,12 +94,17 @@ def export(
     DataError
         If the spread is as wide as a barrier, or no order could be resolved.
     """
-    parameters = {"orders": asdict(bot), "costs": asdict(costs)}
+    parameters = {"orders": asdict(bot), "costs": asdict(costs), "max_delay_s": max_delay_s}
     if (done := _published(recording, parameters, store, ledger)) is not None:
         return done
     known = ticks.find(recording)
     instrument = known.instrument if known else ""
-    quotes = ticks.load(recording)
+    quotes = flag_delays(ticks.load(recording), max_delay_s)
+    if not quotes.is_executable.any():
+        raise DataError(
+            f"{recording}: the venue declares every quote delayed by more than {max_delay_s:g} s: "
+            "nothing could be traded; raise health.max_delay_s"
+        )
     orders = place_orders(quotes, bot)
     transactions = settle(quotes, orders, costs)
     ranges = cut_batches(quotes, transactions, bot, costs, is_finished=True)

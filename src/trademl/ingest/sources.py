@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from trademl.errors import DataError
 from trademl.ingest.sessions import session_extremes
 from trademl.ingest.tick_rule import quotes_from_prints
-from trademl.market.quotes import Quotes, flag_quotes
+from trademl.market.quotes import TRADEABLE, QuoteFlag, Quotes, flag_quotes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,6 +23,7 @@ SAMPLE = "sample"
 MAX_BAD_SHARE = 0.05
 _TIME = ("ts_event", "time", "timestamp", "datetime")
 _ASK = ("ask", "offer")
+_DELAY = ("market_delay_s", "market_delay")
 _INSTRUMENT = ("instrument", "symbol", "contract", "ticker")
 
 
@@ -34,7 +35,8 @@ class FeedConfig:
     ----------
     quotes : str
         A Parquet or CSV file, or ``sample`` for the bundled recording. Columns: ``time`` and
-        ``bid`` + ``ask`` (or ``offer``), or ``time`` + ``price`` for trade prints.
+        ``bid`` + ``ask`` (or ``offer``), or ``time`` + ``price`` for trade prints; and, if the
+        venue says so, ``market_state`` and ``market_delay_s`` (or ``market_delay``).
     instrument : str
         Name of what is quoted; the file's name where empty.
     tick_size : float or None
@@ -105,13 +107,14 @@ def read_quotes(config: FeedConfig) -> Quotes:
     ts_event = _times(path, table, columns, config)
     bid, ask = _bid_ask(path, table, columns, config)
     _check_rows(path, ts_event, bid, ask)
-    flags = flag_quotes(bid, ask)
+    state, delay_s = _market_state(path, table, columns), _market_delay(path, table, columns)
+    flags = flag_quotes(bid, ask, state)
     _check_share(path, flags, config)
     mid = np.where(flags == 0, (bid + ask) / 2, np.nan)
     mid_open, high, low = session_extremes(
         ts_event, mid, timezone=config.timezone or "UTC", session_open=config.session_open
     )
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flags)
+    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
 
 
 def _read_table(path: Path) -> pa.Table:
@@ -225,6 +228,38 @@ def _prices(path: Path, table: pa.Table, name: str) -> NDArray[np.float64]:
     return np.asarray(column.cast(pa.float64()), np.float64)
 
 
+def _market_state(
+    path: Path, table: pa.Table, columns: dict[str, str]
+) -> NDArray[np.object_] | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "market_state" not in columns:
+        return None
+    column = table[columns["market_state"]]
+    if pa.types.is_null(column.type):
+        return None
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise DataError(f"{path}: column market_state holds {column.type}, expected words")
+    words = pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+    return np.asarray(words.to_numpy(zero_copy_only=False), object)
+
+
+def _market_delay(
+    path: Path, table: pa.Table, columns: dict[str, str]
+) -> NDArray[np.float64] | None:
+    import pyarrow as pa
+
+    name = next((n for n in _DELAY if n in columns), None)
+    if name is None or pa.types.is_null(table[columns[name]].type):
+        return None
+    delay_s = _prices(path, table, columns[name])
+    if (bad := delay_s < 0).any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(f"{path}: row {row + 1} has {name} {delay_s[row]}, expected 0 or more")
+    return delay_s
+
+
 def _check_rows(
     path: Path, ts_event: NDArray[np.int64], bid: NDArray[np.float64], ask: NDArray[np.float64]
 ) -> None:
@@ -245,9 +280,12 @@ def _check_rows(
 
 
 def _check_share(path: Path, flags: NDArray[np.uint8], config: FeedConfig) -> None:
-    n_bad = int((flags != 0).sum())
-    if n_bad == len(flags):
-        raise DataError(f"{path}: every quote is crossed or one-sided; nothing could be traded")
+    if (flags != 0).all():
+        raise DataError(
+            f"{path}: every quote is crossed, one-sided or of a market that is not "
+            f"{TRADEABLE}; nothing could be traded"
+        )
+    n_bad = int((flags & (QuoteFlag.CROSSED | QuoteFlag.ONE_SIDED) != 0).sum())
     if n_bad > MAX_BAD_SHARE * len(flags) and not config.allow_bad_quotes:
         raise DataError(
             f"{path}: {n_bad} of {len(flags)} quotes ({n_bad / len(flags):.1%}) are crossed or "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -56,7 +57,16 @@ _TICKS = Table(
     Column("flags", SmallInteger, nullable=False),
     sqlite_with_rowid=False,
 )
-_READ = ("ts_event", "bid", "ask", "mid_open", "high", "low", "flags")
+_READ = {
+    "ts_event": np.int64,
+    "bid": np.float64,
+    "ask": np.float64,
+    "mid_open": np.float64,
+    "high": np.float64,
+    "low": np.float64,
+    "flags": np.uint8,
+}
+_READ_IF_ANY = {"market_state": np.object_, "market_delay_s": np.float64}
 
 
 @dataclass(frozen=True)
@@ -140,15 +150,18 @@ class TickStore:
         if self.find(recording_id) is None:
             raise StoreError(f"{self.url}: holds no recording {recording_id}; ingest it first")
         number = select(_RECORDINGS.c.number).where(_RECORDINGS.c.id == recording_id)
-        statement = (
-            select(*(_TICKS.c[name] for name in _READ))
-            .where(_TICKS.c.recording == number.scalar_subquery())
-            .order_by(_TICKS.c.seq)
-        )
+        of_recording = _TICKS.c.recording == number.scalar_subquery()
+        held = select(*(func.max(_TICKS.c[name]) for name in _READ_IF_ANY)).where(of_recording)
         with database_errors(self.url), self.engine.connect() as connection:
-            columns = list(zip(*connection.execute(statement), strict=True))
-        kinds = (np.int64, *[np.float64] * 5, np.uint8)
-        return Quotes(*(np.array(c, k) for c, k in zip(columns, kinds, strict=True)))
+            last = zip(_READ_IF_ANY.items(), connection.execute(held).one(), strict=True)
+            kinds = _READ | dict(item for item, value in last if value is not None)
+            statement = (
+                select(*(_TICKS.c[name] for name in kinds))
+                .where(of_recording)
+                .order_by(_TICKS.c.seq)
+            )
+            columns = zip(*connection.execute(statement), strict=True)
+            return Quotes(**{n: np.array(c, kinds[n]) for n, c in zip(kinds, columns, strict=True)})
 
     def close(self) -> None:
         """Close every connection."""
@@ -179,8 +192,7 @@ def _rows(number: int, begin: int, quotes: Quotes) -> list[tuple[object, ...]]:
     n = len(quotes)
     ts_event = quotes.ts_event.tolist()
     prices = [
-        [None if isnan(x) else x for x in p.tolist()]
-        for p in (quotes.bid, quotes.ask, quotes.mid_open, quotes.high, quotes.low)
+        _nan_as_none(p) for p in (quotes.bid, quotes.ask, quotes.mid_open, quotes.high, quotes.low)
     ]
     columns = (
         [number] * n,
@@ -188,8 +200,12 @@ def _rows(number: int, begin: int, quotes: Quotes) -> list[tuple[object, ...]]:
         ts_event,
         ts_event,  # a replay receives each quote at its own time
         *prices,
-        [None] * n,
-        [None] * n,
+        [None] * n if quotes.market_state is None else quotes.market_state.tolist(),
+        [None] * n if quotes.market_delay_s is None else _nan_as_none(quotes.market_delay_s),
         quotes.flags.tolist(),
     )
     return list(zip(*columns, strict=True))
+
+
+def _nan_as_none(column: NDArray[np.float64]) -> list[float | None]:
+    return [None if isnan(x) else x for x in column.tolist()]

@@ -5,8 +5,9 @@ Shape letter: P quotes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntFlag
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,22 @@ NS_PER_S = 1_000_000_000
 
 
 class QuoteFlag(IntFlag):
-    """What is wrong with a quote; a quote with any flag is never traded on."""
+    """What is wrong with a quote.
+
+    The first four forbid a fill and stand in `Quotes.flags`. The last two mark a stretch of the
+    feed: the price is what the venue sends, and an order fills at it; see `market.health`.
+    """
 
     CROSSED = 1  # bid above ask
     ONE_SIDED = 2  # bid or ask absent
+    CLOSED = 4  # the venue says that the market is not open
+    DELAYED = 8  # the venue says that it sends the quote late
+    FROZEN = 16  # ticks arrive and prices have not moved for long
+    GAP = 32  # the first quote after a long silence
+
+
+NOT_EXECUTABLE = QuoteFlag.CROSSED | QuoteFlag.ONE_SIDED | QuoteFlag.CLOSED | QuoteFlag.DELAYED
+TRADEABLE = "TRADEABLE"  # the market state in which orders fill
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +47,11 @@ class Quotes:
     mid_open, high, low : ndarray of float64
         First, highest and lowest mid of the session up to and including each quote.
     flags : ndarray of uint8
-        Bits of `QuoteFlag`; 0 means executable.
+        Bits of `NOT_EXECUTABLE`; 0 means executable.
+    market_state : ndarray of object, optional
+        The venue's word for each quote, None where it gave none.
+    market_delay_s : ndarray of float64, optional
+        The delay that the venue declares, NaN where it declares none.
     """
 
     ts_event: NDArray[np.int64]
@@ -44,6 +61,8 @@ class Quotes:
     high: NDArray[np.float64]
     low: NDArray[np.float64]
     flags: NDArray[np.uint8]
+    market_state: NDArray[np.object_] | None = None
+    market_delay_s: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ts_event)
@@ -66,11 +85,19 @@ class Quotes:
 
     def slice(self, start: int, stop: int) -> Quotes:
         """Return quotes ``start`` to ``stop`` (exclusive) as views."""
-        return Quotes(*(getattr(self, f.name)[start:stop] for f in fields(self)))
+        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {n: None if c is None else c[start:stop] for n, c in columns.items()}
+        return replace(self, **cut)
 
 
-def flag_quotes(bid: NDArray[np.float64], ask: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Return the `QuoteFlag` bits of each quote.
+def flag_quotes(
+    bid: NDArray[np.float64],
+    ask: NDArray[np.float64],
+    market_state: NDArray[np.object_] | None = None,
+) -> NDArray[np.uint8]:
+    """Return the bits of each quote that its prices and its market's state make.
+
+    A state that is given and is not ``TRADEABLE`` is CLOSED.
 
     Examples
     --------
@@ -79,4 +106,7 @@ def flag_quotes(bid: NDArray[np.float64], ask: NDArray[np.float64]) -> NDArray[n
     """
     crossed = (bid > ask) * np.uint8(QuoteFlag.CROSSED)
     one_sided = (np.isnan(bid) | np.isnan(ask)) * np.uint8(QuoteFlag.ONE_SIDED)
-    return crossed | one_sided
+    if market_state is None:
+        return crossed | one_sided
+    is_closed = np.array([word not in (None, TRADEABLE) for word in market_state], bool)
+    return crossed | one_sided | is_closed * np.uint8(QuoteFlag.CLOSED)

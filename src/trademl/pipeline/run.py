@@ -14,6 +14,7 @@ from typing import Any
 from trademl.backtest.jobs import backtest_model
 from trademl.errors import require_extra
 from trademl.etl.build import build_features
+from trademl.etl.labels import Labelling
 from trademl.etl.verify import require_proof, verify_dataset
 from trademl.ingest.replay import export, replay
 from trademl.ledger import tables
@@ -65,7 +66,14 @@ def _run_steps(
     result["batch"] = _entry(batch)
     progress.step("features")
     dataset = build_features(
-        batch, strategy.features, strategy.split, store, ledger, progress=progress
+        batch,
+        strategy.features,
+        strategy.split,
+        store,
+        ledger,
+        labelling=Labelling(costs=strategy.costs),
+        health=strategy.health,
+        progress=progress,
     )
     progress.done(_dataset_line(dataset))
     result["dataset"] = _entry(dataset)
@@ -101,6 +109,7 @@ def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Art
         strategy.costs,
         workspace.store,
         workspace.ledger,
+        max_delay_s=strategy.health.max_delay_s,
     )
     newest = batches[-1]
     progress.done(f"{newest.metrics['n_orders']} orders in {newest.id}")

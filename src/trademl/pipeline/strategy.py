@@ -11,6 +11,7 @@ from trademl.etl.splits import SplitConfig
 from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sources import FeedConfig
 from trademl.market.costs import Costs
+from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
 from trademl.train.selection import SelectionFloors
 
@@ -34,6 +35,7 @@ class Strategy:
     feed: FeedConfig = field(default_factory=FeedConfig)
     orders: OrderBotConfig = field(default_factory=OrderBotConfig)
     costs: Costs = field(default_factory=Costs)
+    health: HealthConfig = field(default_factory=HealthConfig)
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)

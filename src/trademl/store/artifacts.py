@@ -75,18 +75,7 @@ class ArtifactStore:
         StoreError
             If its manifest is damaged, of a newer schema, or one of its files is missing.
         """
-        folder = self.root / _kind(artifact_id) / artifact_id
-        if not (folder / MANIFEST).exists():
-            return None
-        manifest = _read_manifest(folder / MANIFEST)
-        for name, entry in manifest["files"].items():
-            path = folder / name
-            if not path.exists() or path.stat().st_size != entry["bytes"]:
-                raise StoreError(
-                    f"{path} is missing or not the {entry['bytes']} bytes that its manifest lists: "
-                    f"delete {folder} and run again"
-                )
-        return Artifact(folder, manifest)
+        return read_artifact(self.root / _kind(artifact_id) / artifact_id)
 
     def get(self, artifact_id: str) -> Artifact:
         """Return the artifact.
@@ -149,32 +138,99 @@ class ArtifactStore:
             self._publish(draft, parents, parameters)
 
     def _publish(self, draft: Draft, parents: list[str], parameters: Mapping[str, Any]) -> None:
-        files = [p for p in draft.path.rglob("*") if p.is_file() and p.name != MANIFEST]
-        for left_over in (p for p in files if p.name.startswith(".")):
-            left_over.unlink()  # a write that a kill cut short
-        paths = sorted(p for p in files if p.exists())
-        manifest = {
-            "kind": _kind(draft.id),
-            "id": draft.id,
-            "schema_version": MANIFEST_SCHEMA,
-            "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "code_version": code_version(),
-            "parents": parents,
-            "parameters": dict(parameters),
-            "metrics": draft.metrics,
-            "files": {
-                p.relative_to(draft.path).as_posix(): {
-                    "sha256": digest_file(p),
-                    "bytes": p.stat().st_size,
-                }
-                for p in paths
-            },
-        }
-        write_atomically(draft.path / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _write_manifest(draft, parents, parameters)
         target = self.root / _kind(draft.id) / draft.id
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)  # a folder without a manifest was never published
         draft.path.rename(target)
+
+
+@contextmanager
+def create_at(
+    folder: Path, artifact_id: str, *, parents: list[str], parameters: Mapping[str, Any]
+) -> Iterator[Draft]:
+    """Yield a draft that becomes ``folder`` when the block ends, and nothing if it raises.
+
+    The draft lies beside it: ``folder`` is complete or absent.
+
+    Raises
+    ------
+    StoreError
+        If there is something at ``folder`` other than an empty folder.
+    """
+    folder = folder.resolve()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StoreError(f"{folder} exists and is not an empty folder: choose another, or empty it")
+    beside = folder.with_name(f".{folder.name}.draft")
+    with storage_errors(folder.parent, "folder"):
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        try:
+            draft = Draft(artifact_id, beside)
+            yield draft
+            _write_manifest(draft, parents, parameters)
+            beside.rename(folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def read_artifact(folder: Path) -> Artifact | None:
+    """Return the artifact that a folder holds, or None where it has no manifest.
+
+    Raises
+    ------
+    StoreError
+        If its manifest is damaged, of a newer schema, or one of its files is missing.
+    """
+    if not (folder / MANIFEST).exists():
+        return None
+    manifest = _read_manifest(folder / MANIFEST)
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != entry["bytes"]:
+            raise StoreError(
+                f"{path} is missing or not the {entry['bytes']} bytes that its manifest lists: "
+                f"delete {folder} and run again"
+            )
+    return Artifact(folder, manifest)
+
+
+def get_artifact(folder: Path) -> Artifact:
+    """Return the artifact that a folder holds.
+
+    Raises
+    ------
+    StoreError
+        If it holds none, or as `read_artifact`.
+    """
+    if (artifact := read_artifact(folder)) is None:
+        raise StoreError(f"{folder} holds no artifact: it has no {MANIFEST}")
+    return artifact
+
+
+def _write_manifest(draft: Draft, parents: list[str], parameters: Mapping[str, Any]) -> None:
+    files = [p for p in draft.path.rglob("*") if p.is_file() and p.name != MANIFEST]
+    for left_over in (p for p in files if p.name.startswith(".")):
+        left_over.unlink()  # a write that a kill cut short
+    paths = sorted(p for p in files if p.exists())
+    manifest = {
+        "kind": _kind(draft.id),
+        "id": draft.id,
+        "schema_version": MANIFEST_SCHEMA,
+        "created_at": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "code_version": code_version(),
+        "parents": parents,
+        "parameters": dict(parameters),
+        "metrics": draft.metrics,
+        "files": {
+            p.relative_to(draft.path).as_posix(): {
+                "sha256": digest_file(p),
+                "bytes": p.stat().st_size,
+            }
+            for p in paths
+        },
+    }
+    write_atomically(draft.path / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -192,8 +248,8 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def storage_errors(where: Path) -> Iterator[None]:
-    """Turn what a full or read-only disk raises into one line."""
+def storage_errors(where: Path, what: str = "--workspace") -> Iterator[None]:
+    """Turn what a full or read-only disk raises into one line; ``what`` to choose instead."""
     try:
         yield
     except OSError as error:
@@ -204,7 +260,7 @@ def storage_errors(where: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StoreError(
-                f"{error.filename or where} is not writable: choose another --workspace"
+                f"{error.filename or where} is not writable: choose another {what}"
             ) from error
         raise
 

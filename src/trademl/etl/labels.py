@@ -1,0 +1,256 @@
+"""Labels of a batch's orders: as they were recorded, or made again by the fill model.
+
+Shape letter: N orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from trademl.ingest.batch import Batch
+from trademl.market.costs import Costs
+from trademl.market.fills import market_exit_price, round_trip_fees, settle
+from trademl.market.orders import ExitReason, Orders, Side, Transactions
+from trademl.market.quotes import Quotes
+
+LabelSource = Literal["recorded", "recomputed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """Where labels come from.
+
+    Parameters
+    ----------
+    source : str
+        ``recorded``: labels, exits and PnL stand as the transactions say; what they do not say
+        comes from the fill model. ``recomputed``: the fill model says everything.
+    costs : Costs
+        Fees and slippage with which the fill model settles the orders.
+    """
+
+    source: LabelSource = "recorded"
+    costs: Costs = Costs()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if self.source not in (known := get_args(LabelSource)):
+            raise ValueError(f"labels are {self.source!r}, expected {' or '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What became of each order, in the order of the batch; arrays of shape (N,).
+
+    Parameters
+    ----------
+    done : Transactions
+        Round trips; censored orders are kept, without an exit.
+    label_N : ndarray of float32
+        1 where the order earned money after costs, else 0; NaN where nothing says.
+    pnl_N : ndarray of float64
+        Realised profit after costs; where only a label is recorded and the prices end before an
+        exit, the profit marked at the last executable touch; NaN where there is no label either.
+    exit_ns_N : ndarray of int64
+        When label and profit were both known, UTC ns; the end of the prices where they never were.
+    marked_pnl_N : ndarray of float64
+        ``pnl_N``; of a censored order, what leaving on the last executable quote would have paid.
+    recorded_N, recomputed_N : ndarray of float32
+        The labels by each source; NaN where it has none.
+    """
+
+    source: LabelSource
+    done: Transactions
+    label_N: NDArray[np.float32]
+    pnl_N: NDArray[np.float64]
+    exit_ns_N: NDArray[np.int64]
+    marked_pnl_N: NDArray[np.float64]
+    recorded_N: NDArray[np.float32]
+    recomputed_N: NDArray[np.float32]
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """Whether an order can be a row of a dataset."""
+        labelled: NDArray[np.bool_] = ~(np.isnan(self.label_N) | np.isnan(self.pnl_N))
+        return labelled
+
+
+def label_batch(batch: Batch, labelling: Labelling) -> Labels:
+    """Return the labels of a batch's orders.
+
+    Notes
+    -----
+    Causal: a label reads quotes from its order's decision to its exit. A mark reads the last
+    quote of the recording and never is a label.
+    """
+    again = settle(batch.quotes, batch.orders, labelling.costs)
+    recorded_N = batch.recorded_label_N
+    if recorded_N is None:
+        recorded_N = batch.transactions.label
+    if labelling.source == "recomputed":
+        done, label_N = again, again.label
+        known_ns_N = _exit_ns(batch.quotes, done)
+    else:
+        label_N = recorded_N
+        lacks_exit_N = (batch.transactions.exit_index < 0) & ~np.isnan(label_N)
+        done = _where(lacks_exit_N, again, batch.transactions)
+        reached_ns_N = _reached_ns(batch, lacks_exit_N)
+        known_ns_N = np.maximum(_exit_ns(batch.quotes, done), reached_ns_N)
+    marked_N = np.where(
+        np.isnan(done.pnl), mark_at_end(batch.quotes, batch.orders, done, labelling.costs), done.pnl
+    )
+    pnl_N = np.where(np.isnan(label_N), np.nan, marked_N)
+    return Labels(
+        labelling.source, done, label_N, pnl_N, known_ns_N, marked_N, recorded_N, again.label
+    )
+
+
+def mark_at_end(
+    quotes: Quotes, orders: Orders, done: Transactions, costs: Costs
+) -> NDArray[np.float64]:
+    """Return what each order would have earned, left on the recording's last executable quote.
+
+    Returns
+    -------
+    ndarray of float64, shape (N,)
+        After slippage and fees; NaN where an order never entered.
+    """
+    mark_N = np.full(len(orders), np.nan)
+    if not (executable := np.flatnonzero(quotes.is_executable)).size:
+        return mark_N
+    last = executable[-1]
+    for side in Side:
+        of = orders.side == side
+        left_at = market_exit_price(side, quotes.bid[last], quotes.ask[last], costs.slippage)
+        exit_N = np.full(int(of.sum()), left_at)
+        fees_N = round_trip_fees(done.entry_price[of], exit_N, costs)
+        mark_N[of] = (exit_N - done.entry_price[of]) * side - fees_N
+    return mark_N
+
+
+def label_facts(labels: Labels) -> dict[str, Any]:
+    """Return how labels came out: exits, disagreement of the two sources, bias of censoring."""
+    both_N = ~(np.isnan(labels.recorded_N) | np.isnan(labels.recomputed_N))
+    recorded_N, recomputed_N = labels.recorded_N[both_N], labels.recomputed_N[both_N]
+    n_disagree = int((recorded_N != recomputed_N).sum())
+    return {
+        "source": labels.source,
+        "n_compared": int(both_N.sum()),
+        "n_disagree": n_disagree,
+        "disagree_share": n_disagree / both_N.sum() if both_N.any() else None,
+        "n_only_recorded_earned": int((recorded_N > recomputed_N).sum()),
+        "n_only_recomputed_earned": int((recorded_N < recomputed_N).sum()),
+        "exits": {r.name.lower(): int((labels.done.reason == r).sum()) for r in ExitReason},
+        "censored": censoring_bias(labels),
+    }
+
+
+def censoring_bias(labels: Labels) -> dict[str, Any]:
+    """Return how many orders are censored, and what leaving them out does to the figures.
+
+    ``with`` counts a censored order as if it had been left on the last executable quote;
+    ``without`` leaves it out. The bias is the second minus the first.
+    """
+    censored_N = labels.done.reason == ExitReason.CENSORED
+    with_N = ~np.isnan(labels.marked_pnl_N)
+    pnl = {"without": labels.marked_pnl_N[~censored_N], "with": labels.marked_pnl_N[with_N]}
+    facts: dict[str, Any] = {"n": int(censored_N.sum())}
+    for name, figure in (("label_rate", _share_above_0), ("mean_pnl", _mean)):
+        without, with_ = figure(pnl["without"]), figure(pnl["with"])
+        facts[f"{name}_without"], facts[f"{name}_with"] = without, with_
+        facts[f"{name}_bias"] = None if without is None or with_ is None else without - with_
+    return facts
+
+
+def write_labels(
+    path: Path, batch: Batch, labels: Labels, columns: Mapping[str, NDArray[Any]]
+) -> None:
+    """Write one line for every order of a batch, whatever became of it.
+
+    Parameters
+    ----------
+    columns : mapping
+        More columns, each of shape (N,).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    done, quotes = labels.done, batch.quotes
+    table = {
+        "order_id": batch.order_id,
+        "side": pa.array([Side(s).name.lower() for s in batch.orders.side]),
+        "as_of_ns": quotes.ts_event[batch.orders.quote_index],
+        "entry_price": done.entry_price,
+        "exit_ns": labels.exit_ns_N,
+        "exit_price": done.exit_price,
+        "exit_reason": exit_reasons(labels),
+        "fees": done.fees,
+        "pnl": labels.pnl_N,
+        "marked_pnl": labels.marked_pnl_N,
+        "label": labels.label_N,
+        "recorded_label": labels.recorded_N,
+        "recomputed_label": labels.recomputed_N,
+        **columns,
+    }
+    nullable = {
+        name: pa.array(column, from_pandas=True) if isinstance(column, np.ndarray) else column
+        for name, column in table.items()
+    }
+    pq.write_table(pa.table(nullable), path, compression="zstd")
+
+
+def exit_reasons(labels: Labels) -> NDArray[np.object_]:
+    """Return the name of each order's `ExitReason`."""
+    names = np.array([reason.name.lower() for reason in sorted(ExitReason)], object)
+    return names[labels.done.reason]
+
+
+def _mean(values: NDArray[Any]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _share_above_0(values: NDArray[Any]) -> float | None:
+    return _mean(values > 0)
+
+
+def _where(rows_N: NDArray[np.bool_], one: Transactions, other: Transactions) -> Transactions:
+    pairs = ((getattr(one, f.name), getattr(other, f.name)) for f in fields(Transactions))
+    return Transactions(*(np.where(rows_N, a, b) for a, b in pairs))
+
+
+def _exit_ns(quotes: Quotes, done: Transactions) -> NDArray[np.int64]:
+    return quotes.ts_event[np.where(done.exit_index < 0, len(quotes) - 1, done.exit_index)]
+
+
+def _reached_ns(batch: Batch, rows_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return when the barrier that a recorded label names had been reached on both sides.
+
+    Whoever recorded the label without its time may have watched bid or ask: the later of the two
+    is taken, and the end of the prices where it is not seen. 0 for other rows.
+    """
+    orders, entry = batch.orders, batch.transactions.entry_price
+    won_N = (batch.recorded_label_N == 1) if batch.recorded_label_N is not None else rows_N
+    is_up_N = won_N == (orders.side > 0)
+    distance_N = np.where(won_N, orders.take_profit, orders.stop_loss)
+    level_N = entry + np.where(is_up_N, distance_N, -distance_N)
+    first_N = np.maximum(batch.transactions.entry_index, 0)
+    quotes = batch.quotes
+    reached_N = _first_beyond(quotes.bid, quotes.ask, first_N, level_N, is_up_N, rows_N)
+    return np.where(rows_N, quotes.ts_event[reached_N], 0)
+
+
+@njit(cache=True, nogil=True)
+def _first_beyond(bid, ask, first_N, level_N, is_up_N, rows_N):  # type: ignore[no-untyped-def]
+    reached_N = np.full(len(first_N), len(bid) - 1)
+    for n in np.flatnonzero(rows_N):
+        for k in range(first_N[n] + 1, len(bid)):
+            if (bid[k] >= level_N[n]) if is_up_N[n] else (ask[k] <= level_N[n]):
+                reached_N[n] = k
+                break
+    return reached_N
