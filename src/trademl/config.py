@@ -180,7 +180,7 @@ def _known(key: str, where: str) -> str:
     known = _defaults()
     if key in known:
         return key
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key, [*known, *_sections()], n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(known)}"
     raise ConfigError(f"{where}: unknown key {key}{hint}")
 
@@ -218,6 +218,10 @@ def _build(origin: Mapping[str, Setting]) -> Strategy:
 def _convert(value: Any, kind: Any, origin: Mapping[str, Setting], section: str = "") -> Any:
     try:
         return msgspec.convert(value, kind)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{section or next(iter(origin))}: {error} (from {_sources(origin)})"
+        ) from error
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
         key = f"{section}{where.rstrip('`')}" or ", ".join(origin)

@@ -107,7 +107,6 @@ def test_train_with_given_hyperparameters(steps, trademl, workspace):
         (["train", "--hp", "wdd=0.01"], "wd"),
         (["train", "--hp", "wd"], "expected NAME=VALUE"),
         (["tune", "dataset-nothing"], "no artifact dataset-nothing"),
-        (["models", "evaluate", "--split", "future"], "future"),
         (["serve", "--endpoint", "nowhere"], "known endpoints: small"),
     ],
 )

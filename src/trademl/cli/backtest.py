@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,7 +25,9 @@ def _backtest() -> None:
 @app.command("run")
 def run(
     model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
-    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    split: Annotated[
+        Literal["validation", "test"], typer.Option(help="Part of the dataset.")
+    ] = "test",
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,

@@ -20,5 +20,6 @@ def init(
 
     written = write_scaffold(folder)
     lines = [f"wrote {path}" for path in written] or ["nothing to write: both files exist"]
+    go = "" if folder.resolve() == Path.cwd() else f"cd {folder} && "
     result = {"id": str(folder.resolve()), "written": [str(path) for path in written]}
-    emit(result, as_json=json, lines=[*lines, "next: trademl run"])
+    emit(result, as_json=json, lines=[*lines, f"next: {go}trademl run"])

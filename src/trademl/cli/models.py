@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -46,7 +47,9 @@ def select(
 @app.command("evaluate")
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[
+        Literal["train", "validation", "test"], typer.Option(help="Part of the dataset.")
+    ] = "test",
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
@@ -63,7 +66,7 @@ def evaluate(
         f"each earned {_number(metrics['base_mean_pnl'])}, ROC AUC {_number(metrics['roc_auc'])}"
     ]
     lines += [
-        f"  at {row['threshold']:.3f} ({row['name']}): {row['n_flagged']} flagged, precision "
+        f"  at {row['threshold']:.7g}{_of(row)}: {row['n_flagged']} flagged, precision "
         f"{_share(row['precision'])}, recall {_share(row['recall'])}, each earned "
         f"{_number(row['mean_pnl'])}"
         for row in metrics["thresholds"]
@@ -79,6 +82,10 @@ def list_models(workspace: options.Workspace = None, json: options.Json = False)
     rows = [{"id": m.id, **m.metrics} for m in models]
     lines = [f"{r['id']}  trial {r['trial']}  {r['verdict']}" for r in rows]
     emit({"models": rows}, as_json=json, lines=lines or ["no model yet: run trademl run"])
+
+
+def _of(row: Mapping[str, Any]) -> str:
+    return " (calibrated)" if row["name"] == "calibrated" else ""
 
 
 def _share(value: float | None) -> str:

@@ -24,8 +24,10 @@ def predict(
     require_extra("serve")
     from trademl.serve.client import predict as ask
     from trademl.serve.feature_file import read_feature_file
+    from trademl.serve.formats import CSV, RECORDIO
 
-    answers = ask(url, read_feature_file(rows))
+    content_type = CSV if rows.suffix == ".csv" else RECORDIO
+    answers = ask(url, read_feature_file(rows), content_type=content_type)
     predictions = [
         {"score": float(score), "predicted_label": int(label)}
         for score, label in zip(answers.score_N, answers.label_N, strict=True)

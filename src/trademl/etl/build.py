@@ -174,7 +174,7 @@ def _row_keys(
         "order_id": batch.order_id[chosen],
         "quote_index": quote_index,
         "as_of_ns": as_of_ns,
-        "start_ns": as_of_ns - recipe.lookback_ns,
+        "start_ns": recipe.start_ns(as_of_ns),
         "exit_ns": labels.exit_ns_N[chosen],
         "exit_reason": exit_reasons(labels)[chosen],
         "pnl": labels.pnl_N[chosen],

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from trademl.errors import DataError
 from trademl.market.quotes import NS_PER_S
 from trademl.store.identity import digest_bytes
@@ -130,6 +133,10 @@ class FeatureRecipe:
 
         spans = [window_s(indicator) for indicator in self.indicators]
         return (max([self.history_s, *spans]) + self.max_gap_s) * NS_PER_S
+
+    def start_ns(self, as_of_ns_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the earliest time that each row may read: its interval begins there."""
+        return as_of_ns_N // NS_PER_S * NS_PER_S - self.lookback_ns
 
     @property
     def n_lags(self) -> int:

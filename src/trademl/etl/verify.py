@@ -188,8 +188,7 @@ def _features_from_cut_data(
 ) -> NDArray[np.float32] | None:
     """Return an order's features from quotes up to its own, None where they do not suffice."""
     ts_event, index = batch.quotes.ts_event, int(batch.orders.quote_index[at])
-    second_ns = ts_event[index] // 1_000_000_000 * 1_000_000_000
-    first = int(np.searchsorted(ts_event, second_ns - recipe.lookback_ns))
+    first = int(np.searchsorted(ts_event, recipe.start_ns(ts_event[index : index + 1])[0]))
     cut = batch.quotes.slice(first, index + 1)
     try:
         row_D: NDArray[np.float32] = feature_matrix(cut, np.array([index - first]), recipe)[0]
@@ -222,7 +221,7 @@ def _examine_overlaps(
         one, other = splits[earlier], splits[later]
         if len(one) == 0 or len(other) == 0:
             continue
-        first_ns = int(other.as_of_N.min()) - recipe.lookback_ns
+        first_ns = int(recipe.start_ns(other.as_of_N).min())
         n_overlaps = int((one.exit_N >= first_ns).sum())
         if n_overlaps:
             evidence.n_overlaps += n_overlaps

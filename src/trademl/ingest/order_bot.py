@@ -19,6 +19,7 @@ from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.market.seconds import second_grid, volatility_per_second
 
 VOLATILITY_MAX_GAP_S = 60
+MAX_DURATION_S = 366 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ class OrderBotConfig:
         for name in ("interval_s", "take_profit", "stop_loss", "time_limit_s", "export_after"):
             if not (value := getattr(self, name)) > 0:
                 raise ValueError(f"{name} is {value}, expected more than 0")
+        if max(self.interval_s, self.time_limit_s) > MAX_DURATION_S:
+            raise ValueError(
+                f"interval_s is {self.interval_s:g} and time_limit_s {self.time_limit_s:g}, "
+                f"expected at most {MAX_DURATION_S:g} (a year)"
+            )
         if self.volatility_window_s < 2 or self.lookback_s < 0:
             raise ValueError(
                 "volatility_window_s must be 2 or more and lookback_s 0 or more; found "

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trademl.errors import ConfigError, DataError
+from trademl.errors import ConfigError
 
 _NS_PER_DAY = 86_400_000_000_000
 
@@ -44,7 +44,10 @@ def session_days(
     try:
         local = pc.local_timestamp(pa.array(ts_event).cast(pa.timestamp("ns", timezone)))
     except pa.ArrowInvalid as error:
-        raise DataError(f"timezone {timezone!r} is not known; give a name such as UTC") from error
+        raise ConfigError(
+            f"timezone {timezone!r} (feed.timezone, --tz) is not known; give a name such as UTC or "
+            "America/Chicago"
+        ) from error
     days: NDArray[np.int64] = (local.cast(pa.int64()).to_numpy() - opens_ns) // _NS_PER_DAY
     return days
 

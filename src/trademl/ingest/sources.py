@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLE = "sample"
 MAX_BAD_SHARE = 0.05
+EARLIEST_NS = 315_532_800_000_000_000  # 1980: times in another unit lie before it
 _TIME = ("ts_event", "time", "timestamp", "datetime")
 _ASK = ("ask", "offer")
 _DELAY = ("market_delay_s", "market_delay")
@@ -81,7 +82,7 @@ def quotes_path(config: FeedConfig) -> Path:
     """
     path = sample_path() if config.quotes == SAMPLE else Path(config.quotes)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; give a Parquet or CSV file of quotes")
+        raise DataError(f"{path}: is no file; give a Parquet or CSV file of quotes")
     return path
 
 
@@ -198,7 +199,9 @@ def _localise(path: Path, name: str, column: pa.ChunkedArray, zone: str | None) 
     try:
         return pc.assume_timezone(column, zone)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: times cannot be read in zone {zone}: {error}") from error
+        raise DataError(
+            f"{path}: times cannot be read in zone {zone!r} (feed.timezone, --tz): {error}"
+        ) from error
 
 
 def _bid_ask(
@@ -263,6 +266,12 @@ def _market_delay(
 def _check_rows(
     path: Path, ts_event: NDArray[np.int64], bid: NDArray[np.float64], ask: NDArray[np.float64]
 ) -> None:
+    if ts_event[0] < EARLIEST_NS:
+        at = np.datetime64(int(ts_event[0]), "ns")
+        raise DataError(
+            f"{path}: row 1 is at {at}, expected a time after 1980: integers in ts_event are UTC "
+            "nanoseconds"
+        )
     if (back := np.diff(ts_event) < 0).any():
         row = int(np.flatnonzero(back)[0]) + 1
         before, at = np.array(ts_event[row - 1 : row + 1], "datetime64[ns]")
@@ -276,7 +285,9 @@ def _check_rows(
     for name, price in (("bid", bid), ("ask", ask)):
         if (bad := (price <= 0) | np.isinf(price)).any():
             row = int(np.flatnonzero(bad)[0])
-            raise DataError(f"{path}: row {row + 1} has {name} {price[row]}, expected more than 0")
+            raise DataError(
+                f"{path}: row {row + 1} has {name} {price[row]:g}, expected a finite number above 0"
+            )
 
 
 def _check_share(path: Path, flags: NDArray[np.uint8], config: FeedConfig) -> None:

@@ -16,11 +16,7 @@ from trademl.pipeline.workspace import Workspace
 
 PACKAGES = {
     **EXTRAS,
-    "aws": ("boto3",),
-    "sagemaker": ("sagemaker",),
-    "spark": ("pyspark",),
     "indicators": ("TA-Lib",),
-    "feeds": ("ccxt", "lightstreamer-client-lib", "pymongo"),
 }
 MIN_FREE_GB = 1.0
 

@@ -19,7 +19,7 @@ from trademl.etl.verify import require_proof, verify_dataset
 from trademl.ingest.replay import export, replay
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
-from trademl.pipeline.strategy import Strategy
+from trademl.pipeline.strategy import Strategy, check_strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
 from trademl.serve.deployments import deploy
@@ -52,6 +52,7 @@ def run(strategy: Strategy, workspace: Workspace, *, progress: Progress | None =
         If a step fails; the steps before it are kept.
     """
     require_extra("train", "serve", "backtest", "monitor")
+    check_strategy(strategy)
     progress = progress or Silent()
     with workspace.lock(), _recorded(strategy, workspace) as result:
         _run_steps(strategy, workspace, result, progress)
@@ -65,6 +66,7 @@ def _run_steps(
     batch = _ingest(strategy, workspace, progress)
     result["batch"] = _entry(batch)
     progress.step("features")
+    began = datetime.now(UTC)
     dataset = build_features(
         batch,
         strategy.features,
@@ -75,18 +77,18 @@ def _run_steps(
         health=strategy.health,
         progress=progress,
     )
-    progress.done(_dataset_line(dataset))
+    progress.done(_made(dataset, began, _dataset_line(dataset)))
     result["dataset"] = _entry(dataset)
     progress.step("verify")
     proof = verify_dataset(dataset, store, ledger, seed=seed, progress=progress)
-    progress.done(_proof_line(proof))
+    progress.done(_made(proof, began, _proof_line(proof)))
     require_proof(dataset.id, ledger)
     result["dataset"]["proof"] = proof.id
     study = tune_dataset(dataset, strategy.tuning, store, ledger, seed=seed, progress=progress)
     result["tuning"] = _entry(study)
     progress.step("select")
     model = select_model(study, strategy.selection, store, ledger, seed=seed)
-    progress.done(str(model.metrics["verdict"]))
+    progress.done(_made(model, began, str(model.metrics["verdict"])))
     result["selected"] = _entry(model)
     if model.metrics["status"] == "accepted" or strategy.serving.shadow_refused:
         _serve_and_trade(strategy, workspace, model, dataset, result, progress)
@@ -101,6 +103,7 @@ def _run_steps(
 
 def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Artifact:
     progress.step("ingest")
+    began = datetime.now(UTC)
     recording = replay(strategy.feed, workspace.ticks, progress=progress)
     batches = export(
         recording,
@@ -112,7 +115,7 @@ def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Art
         max_delay_s=strategy.health.max_delay_s,
     )
     newest = batches[-1]
-    progress.done(f"{newest.metrics['n_orders']} orders in {newest.id}")
+    progress.done(_made(newest, began, f"{newest.metrics['n_orders']} orders"))
     return newest
 
 
@@ -152,6 +155,12 @@ def _serve_and_trade(
 
 def _entry(artifact: Artifact) -> dict[str, Any]:
     return {"id": artifact.id, **artifact.metrics}
+
+
+def _made(artifact: Artifact, began: datetime, found: str) -> str:
+    """Return what a step found, or that its artifact was there before it began."""
+    was_there = artifact.manifest["created_at"] < began.isoformat(timespec="microseconds")
+    return f"kept {artifact.id}" if was_there else f"{found}  ({artifact.id})"
 
 
 def _dataset_line(dataset: Artifact) -> str:

@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
+from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
 from trademl.ingest.order_bot import OrderBotConfig
+from trademl.ingest.sessions import session_days
 from trademl.ingest.sources import FeedConfig
 from trademl.market.costs import Costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
+from trademl.train.search_space import parse_tuning_config
 from trademl.train.selection import SelectionFloors
 
 
@@ -41,3 +46,29 @@ class Strategy:
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     serving: ServingConfig = field(default_factory=ServingConfig)
     tuning: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"seed is {self.seed}, expected from 0 to 2147483647")
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse, before any work is done, settings that cannot go together.
+
+    Raises
+    ------
+    ConfigError
+        If the tuning job is refused or made for another number of columns, or the session's
+        opening or time zone cannot be understood.
+    """
+    static = parse_tuning_config(strategy.tuning).static
+    given, found = static.get("feature_dim", "auto"), strategy.features.feature_dim
+    if given not in ("auto", str(found)):
+        raise ConfigError(
+            f"the tuning job's StaticHyperParameters have feature_dim {given}, the recipe of "
+            f"[features] has {found} columns: set feature_dim to {found}, or to auto"
+        )
+    feed = strategy.feed
+    session_days(
+        np.zeros(1, np.int64), timezone=feed.timezone or "UTC", session_open=feed.session_open
+    )

@@ -5,6 +5,7 @@ Shape letters: N rows, D feature columns.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,14 @@ def read_feature_file(path: Path) -> NDArray[np.float32]:
     if path.suffix == ".recordio":
         return read_recordio(path)[0]
     try:
-        return np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty file, which is an error below
+            rows_ND = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
     except ValueError as error:
         raise DataError(
-            f"{path}: {error}; expected numbers, comma separated, without header and label"
+            f"{path}: {str(error).partition(';')[0]}; expected numbers, comma separated, as "
+            "many in every row, without header and label"
         ) from error
+    if rows_ND.size == 0:
+        raise DataError(f"{path}: holds no rows; expected numbers, comma separated")
+    return rows_ND

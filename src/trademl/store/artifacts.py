@@ -262,6 +262,11 @@ def storage_errors(where: Path, what: str = "--workspace") -> Iterator[None]:
             raise StoreError(
                 f"{error.filename or where} is not writable: choose another {what}"
             ) from error
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
+            raise StoreError(
+                f"{error.filename or where} cannot be made ({error.strerror}): expected a folder; "
+                "choose another --workspace"
+            ) from error
         raise
 
 

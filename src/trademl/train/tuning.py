@@ -106,7 +106,7 @@ def tune(
     if all(result.failure for result in results):
         raise TrainError(f"every trial failed; trial 0: {results[0].failure}")
     best = max(results, key=lambda r: (r.rank, -r.number))
-    progress.done(f"best {config.objective.metric} {best.objective} in trial {best.number}")
+    progress.done(f"best {config.objective.metric} {_shown(best.objective)} in trial {best.number}")
     return results
 
 
@@ -136,8 +136,12 @@ def train_one(
     progress = progress or Silent()
     progress.step("train")
     result = _train(job, 0, texts, progress)
-    progress.done(f"{objective.metric} {result.objective}")
+    progress.done(f"{objective.metric} {_shown(result.objective)}")
     return result
+
+
+def _shown(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
 
 
 def _job(

@@ -6,6 +6,7 @@ import pytest
 
 from trademl.config import bind_port, load_settings
 from trademl.errors import ConfigError
+from trademl.pipeline.strategy import check_strategy
 
 
 def write(path, text):
@@ -83,3 +84,25 @@ def test_port_of_a_container():
     assert bind_port({"SAGEMAKER_BIND_TO_PORT": "8100"}) == 8100
     with pytest.raises(ConfigError, match="expected a port number"):
         bind_port({"SAGEMAKER_BIND_TO_PORT": "http"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[feed]\ntimezone = "America/Chicgo"\n', "timezone 'America/Chicgo' .*is not known"),
+        ('[feed]\nsession_open = "25:00"\n', "expected HH:MM"),
+        (
+            "[features]\nlags = [{ number = 7 }]\n",
+            "feature_dim 605, the recipe of .* has 12 columns",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_refused_before_work(tmp_path, text, message):
+    strategy = load_settings(write(tmp_path / "s.toml", text), environ={}).strategy
+    with pytest.raises(ConfigError, match=message):
+        check_strategy(strategy)
+
+
+def test_a_seed_that_no_generator_takes_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="seed is -1"):
+        load_settings(write(tmp_path / "s.toml", "seed = -1\n"), environ={})
