@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
+    from trademl.market.bars import Bars, settle_on_bars
     from trademl.market.costs import Costs
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from trademl.train.model import load_model
 
 _HOME = {
+    "Bars": "market.bars",
     "Costs": "market.costs",
     "FeatureRecipe": "etl.features",
     "Ledger": "ledger",
@@ -61,6 +63,7 @@ _HOME = {
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
+    "settle_on_bars": "market.bars",
     "train_dataset": "train.jobs",
     "tune_dataset": "train.jobs",
     "write_recordio": "etl.recordio",
