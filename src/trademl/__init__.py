@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trademl.etl.verify import verify_dataset
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
+    from trademl.market.bars import Bars, settle_on_bars
     from trademl.market.costs import Costs
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from trademl.train.model import load_model
 
 _HOME = {
+    "Bars": "market.bars",
     "Costs": "market.costs",
     "FeatureRecipe": "etl.recipe",
     "Fold": "etl.folds",
@@ -71,6 +73,7 @@ _HOME = {
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
+    "settle_on_bars": "market.bars",
     "train_dataset": "train.jobs",
     "tune_dataset": "train.jobs",
     "verify_dataset": "etl.verify",

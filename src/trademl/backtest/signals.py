@@ -59,7 +59,7 @@ def check_signals(quotes: Quotes, signals: Signals) -> None:
             f"signals have {len(signals)} orders, {n_ids} order ids and {n_scores} scores, "
             "expected as many of each"
         )
-    check_orders(quotes, signals.orders)
+    check_orders(len(quotes), signals.orders)
     decided_at = signals.orders.quote_index
     if (earlier := np.diff(decided_at) < 0).any():
         row = int(np.flatnonzero(earlier)[0]) + 1

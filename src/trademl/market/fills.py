@@ -18,8 +18,7 @@ Rules
   says so, between quotes too, and fills on the first executable quote at or after limit plus
   latency.
 * Ties: exits are looked for on quotes after the entry quote, in file order. On the quote that
-  reaches a barrier and on which the time exit would fill, the barrier counts. A quote that
-  reaches both barriers, which takes barriers thinner than a tick, counts as the take profit.
+  reaches a barrier and on which the time exit would fill, the barrier counts.
 * A price within one part in 10^12 of a barrier has reached it, so that decimal prices tie as they
   are printed and not as binary fractions round.
 * A flagged quote neither fills nor triggers anything.
@@ -82,6 +81,14 @@ def exit_touch(side: int, bid: float, ask: float) -> float:
 def barriers(side: int, entry: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
     """Return the prices of the take profit and of the stop of a position."""
     return entry + side * take_profit, entry - side * stop_loss
+
+
+@njit(cache=True, nogil=True)
+def band(side: int, entry: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
+    """Return the exit touches, lower and upper, between which no barrier is reached."""
+    limit_price, stop_price = barriers(side, entry, take_profit, stop_loss)
+    slack = TIE_TOLERANCE * entry
+    return min(limit_price, stop_price) + slack, max(limit_price, stop_price) - slack
 
 
 @njit(cache=True, nogil=True)
@@ -223,7 +230,7 @@ def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
     Each round trip is that of `settle_one`, found in O(log P) however far its barriers are, on
     every core.
     """
-    check_orders(quotes, orders)
+    check_orders(len(quotes), orders)
     market, done = _market(quotes, orders), _unsettled(len(orders))
     starts = range(0, len(orders), ROWS_AT_ONCE)
 
@@ -259,8 +266,11 @@ def _market(quotes: Quotes, orders: Orders) -> _Market:
     kept = slice(None) if is_clean else index_E  # a clean recording is not copied
     ts_E, bid_E, ask_E = quotes.ts_event[kept], quotes.bid[kept], quotes.ask[kept]
     rank_P = index_E if is_clean else np.cumsum(quotes.is_executable) - quotes.is_executable
-    bought = build_pyramid(bid_E if (orders.side > 0).any() else bid_E[:0])
-    sold = build_pyramid(ask_E if (orders.side < 0).any() else ask_E[:0])
+    to_sell, to_buy = (
+        touch if is_needed else touch[:0]
+        for touch, is_needed in ((bid_E, (orders.side > 0).any()), (ask_E, (orders.side < 0).any()))
+    )
+    bought, sold = build_pyramid(to_sell, to_sell), build_pyramid(to_buy, to_buy)
     return _Market(quotes.ts_event, ts_E, bid_E, ask_E, index_E, rank_P, bought, sold)
 
 
@@ -328,12 +338,8 @@ def _enter(  # type: ignore[no-untyped-def]
         if k == len(bid):
             entry_N[n], lower_N[n], upper_N[n] = np.nan, -np.inf, np.inf
             continue
-        entry = entry_price(side[n], bid[k], ask[k], slippage)
-        limit_price, stop_price = barriers(side[n], entry, take_profit[n], stop_loss[n])
-        slack = TIE_TOLERANCE * entry
-        entry_N[n] = entry
-        lower_N[n] = min(limit_price, stop_price) + slack
-        upper_N[n] = max(limit_price, stop_price) - slack
+        entry_N[n] = entry_price(side[n], bid[k], ask[k], slippage)
+        lower_N[n], upper_N[n] = band(side[n], entry_N[n], take_profit[n], stop_loss[n])
 
 
 @njit(cache=True, nogil=True)
@@ -411,14 +417,14 @@ def round_trip_fees(
     return costs.fee_bps * 1e-4 * (entry + exit_price) + 2 * costs.fee_per_unit
 
 
-def check_orders(quotes: Quotes, orders: Orders) -> None:
+def check_orders(n_recorded: int, orders: Orders, *, of: str = "quote") -> None:
     """Raise DataError if an order lies outside the recording or has no positive barrier."""
-    outside = (orders.quote_index < 0) | (orders.quote_index >= len(quotes))
+    outside = (orders.quote_index < 0) | (orders.quote_index >= n_recorded)
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         raise DataError(
-            f"order {row} is decided on quote {orders.quote_index[row]}, outside the recording "
-            f"of {len(quotes)} quotes"
+            f"order {row} is decided on {of} {orders.quote_index[row]}, outside the recording "
+            f"of {n_recorded} {of}s"
         )
     for name in ("take_profit", "stop_loss"):
         bad = ~(getattr(orders, name) > 0)

@@ -1,8 +1,9 @@
 """Find the first price outside a band by a pyramid of minima and maxima, 8 wide.
 
-The band is left where a price falls to its lower edge or rises to its upper one. A search looks at
-what is left of its own block of 8 prices, climbs while whole blocks stay inside the band, and
-descends into the first that does not: O(log P) for P prices, however far away the answer is.
+The band is left where a price falls to its lower edge or rises to its upper one; a bar does so with
+its low and its high. A search looks at what is left of its own block of 8 prices, climbs while
+whole blocks stay inside the band, and descends into the first that does not: O(log P) for P prices,
+however far away the answer is.
 
 Shape letters: P prices, M blocks of all levels, N searches.
 """
@@ -24,32 +25,34 @@ class Pyramid(NamedTuple):
 
     Parameters
     ----------
-    price : ndarray of float64, shape (P,)
-        What is searched. NaN lies outside no band.
+    lowest, highest : ndarray of float64, shape (P,)
+        What is searched: one array of prices given twice, or the lows and highs of bars. NaN lies
+        outside no band.
     low, high : ndarray of float64, shape (M,)
         Extremes of each block, level after level.
     start : ndarray of int64
         Where each level starts in ``low`` and ``high``, from level 1 on, and where the last ends.
     """
 
-    price: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    highest: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     start: NDArray[np.int64]
 
 
-def build_pyramid(price: NDArray[np.float64]) -> Pyramid:
-    """Return the pyramid of the prices: one pass over them, and two sevenths of their memory."""
-    sizes = [_n_blocks(len(price))]
+def build_pyramid(lowest: NDArray[np.float64], highest: NDArray[np.float64]) -> Pyramid:
+    """Return the pyramid of P prices: one pass over them, and two sevenths of their memory."""
+    sizes = [_n_blocks(len(lowest))]
     while sizes[-1] > LAST_IN_BLOCK + 1:
         sizes.append(_n_blocks(sizes[-1]))
     start = np.cumsum([0, *sizes])
     low, high = np.empty(start[-1]), np.empty(start[-1])
-    _fill_level(price, price, low[: sizes[0]], high[: sizes[0]])
+    _fill_level(lowest, highest, low[: sizes[0]], high[: sizes[0]])
     for level in range(1, len(sizes)):
         below, here = slice(*start[level - 1 : level + 1]), slice(*start[level : level + 2])
         _fill_level(low[below], high[below], low[here], high[here])
-    return Pyramid(price, low, high, start)
+    return Pyramid(lowest, highest, low, high, start)
 
 
 def _n_blocks(n: int) -> int:
@@ -82,9 +85,9 @@ def first_outside(pyramid: Pyramid, start: int, lower: float, upper: float) -> i
     int
         P where every price is inside.
     """
-    price, low, high = pyramid.price, pyramid.low, pyramid.high
-    for k in range(start, min((start | LAST_IN_BLOCK) + 1, len(price))):
-        if price[k] <= lower or price[k] >= upper:
+    lowest, highest, low, high = pyramid.lowest, pyramid.highest, pyramid.low, pyramid.high
+    for k in range(start, min((start | LAST_IN_BLOCK) + 1, len(lowest))):
+        if lowest[k] <= lower or highest[k] >= upper:
             return k
     block, level = (start >> SHIFT) + 1, 0
     while True:
@@ -96,7 +99,7 @@ def first_outside(pyramid: Pyramid, start: int, lower: float, upper: float) -> i
         if here < end:
             break
         if end == stop:
-            return len(price)
+            return len(lowest)
         block, level = (here - first) >> SHIFT, level + 1
     while level > 0:
         block, level = here - pyramid.start[level], level - 1
@@ -104,7 +107,7 @@ def first_outside(pyramid: Pyramid, start: int, lower: float, upper: float) -> i
         while low[here] > lower and high[here] < upper:
             here += 1
     k = int(here - pyramid.start[0]) << SHIFT
-    while not (price[k] <= lower or price[k] >= upper):
+    while not (lowest[k] <= lower or highest[k] >= upper):
         k += 1
     return k
 
