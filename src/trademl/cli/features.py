@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
+
+if TYPE_CHECKING:
+    from trademl.etl.build import Engine
 
 app = typer.Typer(
     help="Labelled datasets from batches.", no_args_is_help=True, rich_markup_mode=None
@@ -19,11 +23,21 @@ app = typer.Typer(
 Dataset = Annotated[str | None, typer.Argument(help="Id of a dataset; the newest by default.")]
 
 
+class EngineName(StrEnum):
+    """Who makes the rows."""
+
+    LOCAL = "local"
+    SPARK = "spark"
+
+
 @app.command("build")
 def build(
     batch: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Who makes the rows; spark writes them in parts.")
+    ] = EngineName.LOCAL,
     json: options.Json = False,
 ) -> None:
     """Build the features of a batch, split them by time, and write RecordIO."""
@@ -38,6 +52,7 @@ def build(
             session.strategy.split,
             store,
             session.workspace.ledger,
+            engine=_engine(engine),
             progress=session.progress,
         )
         session.progress.done()
@@ -109,6 +124,14 @@ def inspect(
     lines.append("  left out: " + _dropped(facts["dropped"]))
     lines += ["  " + ", ".join(f"{k} {v:g}" for k, v in row.items()) for row in facts["first_rows"]]
     emit({"id": chosen.id, **facts}, as_json=json, lines=lines)
+
+
+def _engine(name: EngineName) -> Engine | None:
+    if name is EngineName.LOCAL:
+        return None
+    from trademl.etl.spark_engine import SparkEngine
+
+    return SparkEngine()
 
 
 def _dropped(counts: Mapping[str, int]) -> str:
