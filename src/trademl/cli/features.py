@@ -14,9 +14,11 @@ from trademl.cli.progress import progress_display
 from trademl.cli.session import open_session
 
 if TYPE_CHECKING:
+    from trademl.etl.build import Engine
     from trademl.store.artifacts import Artifact
 
 Labels = Literal["recorded", "recomputed"]
+EngineName = Literal["local", "spark"]
 
 app = typer.Typer(
     help="Labelled datasets from batches.", no_args_is_help=True, rich_markup_mode=None
@@ -55,6 +57,9 @@ def build(
     ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
+    engine: Annotated[
+        EngineName, typer.Option(help="Who makes the rows; spark writes them in parts.")
+    ] = "local",
     json: options.Json = False,
 ) -> None:
     """Build the features of a batch, split its rows, and write RecordIO.
@@ -66,14 +71,19 @@ def build(
             raise typer.BadParameter(
                 "--prices, --transactions and --out go together, and without the id of a batch"
             )
-        dataset = _from_files(prices, transactions, out, labels, config)
+        dataset = _from_files(prices, transactions, out, labels, config, engine)
     else:
-        dataset = _from_batch(batch, labels, config, workspace)
+        dataset = _from_batch(batch, labels, config, workspace, engine)
     emit({"id": dataset.id, **dataset.metrics}, as_json=json, lines=_lines(dataset))
 
 
 def _from_files(
-    prices: Path, transactions: Path, out: Path, labels: Labels | None, config: Path | None
+    prices: Path,
+    transactions: Path,
+    out: Path,
+    labels: Labels | None,
+    config: Path | None,
+    engine: EngineName,
 ) -> Artifact:
     from trademl.config import DEFAULT_FILE, load_settings
     from trademl.etl.from_files import build_features_from_files
@@ -93,6 +103,7 @@ def _from_files(
             labels=labels,
             health=strategy.health,
             time_limit_s=strategy.orders.time_limit_s,
+            engine=_engine(engine),
             progress=progress,
         )
         progress.done()
@@ -100,7 +111,11 @@ def _from_files(
 
 
 def _from_batch(
-    batch: str | None, labels: Labels | None, config: Path | None, workspace: Path | None
+    batch: str | None,
+    labels: Labels | None,
+    config: Path | None,
+    workspace: Path | None,
+    engine: EngineName,
 ) -> Artifact:
     from trademl.etl.build import build_features
     from trademl.etl.labels import Labelling
@@ -116,6 +131,7 @@ def _from_batch(
             session.workspace.ledger,
             labelling=Labelling(labels or "recorded", session.strategy.costs),
             health=session.strategy.health,
+            engine=_engine(engine),
             progress=session.progress,
         )
         session.progress.done()
@@ -204,6 +220,14 @@ def inspect(
     lines.append("  left out: " + _dropped(facts["dropped"]))
     lines += ["  " + ", ".join(f"{k} {v:g}" for k, v in row.items()) for row in facts["first_rows"]]
     emit({"id": chosen.id, **facts}, as_json=json, lines=lines)
+
+
+def _engine(name: EngineName) -> Engine | None:
+    if name == "local":
+        return None
+    from trademl.etl.spark_engine import SparkEngine
+
+    return SparkEngine()
 
 
 def _dropped(counts: Mapping[str, int]) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.etl.chunks import ROWS, ROWS_PER_GROUP, SplitJob, plan_chunks, split_features
 from trademl.etl.dataset import SPLITS
-from trademl.etl.features import FeatureSource, check_density, prepare, usable_rows
+from trademl.etl.features import FeatureSource, check_density, usable_rows
 from trademl.etl.labels import (
     Labelling,
     Labels,
@@ -22,13 +25,13 @@ from trademl.etl.labels import (
     write_labels,
 )
 from trademl.etl.order_health import OrderHealth, health_facts, order_health
+from trademl.etl.price_spool import spool_quotes
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
 from trademl.etl.splits import Part, SplitConfig, split_rows, split_warnings
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.health import HealthConfig
-from trademl.market.seconds import second_grid
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
@@ -44,6 +47,42 @@ DROPPED = (
 )
 
 
+class Engine(Protocol):
+    """What makes the rows of a dataset: all engines give the same cells in the same order."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What of the engine shows in a dataset's files; part of its id."""
+
+    def write_splits(self, job: SplitJob, progress: Progress) -> None:
+        """Write every split into the dataset's folder."""
+
+
+class LocalEngine:
+    """Chunk after chunk in the calling process: the matrix is never held."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Nothing: its files are the plain ones."""
+        return {}
+
+    def write_splits(self, job: SplitJob, progress: Progress) -> None:
+        """Write one RecordIO file per split."""
+        with ExitStack() as files:
+            writer = {
+                name: files.enter_context(
+                    RecordWriter(
+                        job.folder / f"{name}.recordio", job.recipe.feature_dim, with_label=True
+                    )
+                )
+                for name in SPLITS
+            }
+            for done, (chunk, rows) in enumerate(job.chunks, 1):
+                for name, source, label_N in split_features(job, chunk, rows):
+                    append_rows(writer[name], source, label_N)
+                progress.advance(done, len(job.chunks))
+
+
 def build_features(
     batch: Artifact,
     recipe: FeatureRecipe,
@@ -53,6 +92,7 @@ def build_features(
     *,
     labelling: Labelling = Labelling(),  # noqa: B008 - frozen
     health: HealthConfig = HealthConfig(),  # noqa: B008 - frozen
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
     """Join a batch's orders with its prices and publish the labelled dataset.
@@ -63,6 +103,8 @@ def build_features(
         Whether labels stand as the batch records them, or are made again, and at what costs.
     health : HealthConfig
         What counts as a bad stretch of prices, and what becomes of orders that touch one.
+    engine : Engine, optional
+        Who makes the rows: this process by default.
 
     Raises
     ------
@@ -73,7 +115,9 @@ def build_features(
     -----
     Causal: the features of a row read quotes up to its as-of time, its label up to its exit.
     """
+    engine = engine or LocalEngine()
     parameters = {
+        **engine.parameters,
         "features": asdict(recipe),
         "split": asdict(split),
         "labels": asdict(labelling),
@@ -91,6 +135,7 @@ def build_features(
                     labelling,
                     health,
                     progress or Silent(),
+                    engine=engine,
                 )
             )
         dataset = store.get(identity)
@@ -106,12 +151,13 @@ def write_dataset(
     labelling: Labelling,
     health: HealthConfig,
     progress: Progress,
+    *,
+    engine: Engine | None = None,
 ) -> dict[str, Any]:
     """Write a dataset's files into a folder, and return its facts."""
     check_density(batch.quotes)
     as_of_index_N = batch.orders.quote_index
-    grid = second_grid(batch.quotes)
-    kept_N = usable_rows(batch.quotes, as_of_index_N, recipe, grid=grid)
+    kept_N = usable_rows(batch.quotes, as_of_index_N, recipe)
     labels = label_batch(batch, labelling)
     met = order_health(batch, labels, recipe.lookback_ns, health)
     fate_N = _first_reason(
@@ -125,12 +171,8 @@ def write_dataset(
     row_N = np.flatnonzero(fate_N == KEPT)
     rows = _row_keys(batch, labels, met, row_N, recipe)
     part_N = split_rows(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
-    for part, name in enumerate(SPLITS):
-        chosen = np.flatnonzero(part_N == part)
-        source = prepare(batch.quotes, rows["quote_index"][chosen], recipe, grid=grid)
-        write_split(folder / f"{name}.recordio", source, rows["label"][chosen])
-        progress.advance(part + 1, len(SPLITS))
-    _write_row_keys(folder / "rows.parquet", rows, part_N)
+    _write_row_keys(folder / ROWS, rows, part_N)
+    _write_splits(folder, batch, rows["quote_index"], recipe, engine or LocalEngine(), progress)
     fate_N[row_N] = _part_names(part_N)
     write_labels(folder / "labels.parquet", batch, labels, _health_columns(met) | {"split": fate_N})
     (folder / "schema.json").write_text(json.dumps(schema(recipe), indent=1))
@@ -151,13 +193,34 @@ def _health_columns(met: OrderHealth) -> dict[str, NDArray[np.uint8]]:
     return {"history_health": met.history_N, "holding_health": met.holding_N}
 
 
+def _write_splits(
+    folder: Path,
+    batch: Batch,
+    quote_index: NDArray[np.int64],
+    recipe: FeatureRecipe,
+    engine: Engine,
+    progress: Progress,
+) -> None:
+    with TemporaryDirectory(prefix=".prices-", dir=folder) as scratch:
+        prices = spool_quotes(batch.quotes, Path(scratch) / "prices.parquet")
+        chunks = plan_chunks(prices, recipe.lookback_ns)
+        pieces = [(chunk, chunk.rows(quote_index, prices)) for chunk in chunks]
+        filled = [(chunk, rows) for chunk, rows in pieces if rows.stop > rows.start]
+        engine.write_splits(SplitJob(folder, prices, recipe, filled), progress)
+
+
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Write features and labels as RecordIO block by block: the matrix is never held."""
     with RecordWriter(path, source.feature_dim, with_label=True) as writer:
-        for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
-            source.fill(features_ND, start)
-            if out_label_N is not None:
-                out_label_N[:] = label_N[start:stop]
+        append_rows(writer, source, label_N)
+
+
+def append_rows(writer: RecordWriter, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
+    """Append features and labels to a file of records, block by block."""
+    for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
+        source.fill(features_ND, start)
+        if out_label_N is not None:
+            out_label_N[:] = label_N[start:stop]
 
 
 def _row_keys(
@@ -188,7 +251,7 @@ def _write_row_keys(path: Path, rows: Mapping[str, NDArray[Any]], part_N: NDArra
     import pyarrow.parquet as pq
 
     table = pa.table({**rows, "split": _part_names(part_N)})
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
 
 
 def _part_names(part_N: NDArray[np.int8]) -> NDArray[np.object_]:

@@ -5,12 +5,15 @@ Shape letters: N rows, D feature columns.
 A dataset artifact holds ``train.recordio``, ``validation.recordio``, ``test.recordio``
 (RecordIO-protobuf, float32), ``rows.parquet`` (one line per row: which order it is, what span of
 time it stands for, what it earned) and ``schema.json`` (what each column is, in what unit, and
-the latest time that it reads).
+the latest time that it reads). A dataset made on Spark holds ``train/part-00000.recordio`` and so
+on instead, and ``train.manifest``, which lists them in order.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +66,11 @@ def load_split(dataset: Artifact, name: str) -> Split:
     """
     import pyarrow.parquet as pq
 
-    features_ND, label_N = read_recordio(dataset.file(f"{name}.recordio"))
+    features_ND, label_N = _read_records(record_files(dataset, name))
     rows = pq.read_table(dataset.file("rows.parquet"), filters=[("split", "=", name)])
     if label_N is None or rows.num_rows != len(label_N):
         raise DataError(
-            f"{name}.recordio of {dataset.id} has {len(features_ND)} records, rows.parquet has "
+            f"{name} of {dataset.id} has {len(features_ND)} records, rows.parquet has "
             f"{rows.num_rows}: build the dataset again"
         )
     column = {n: rows[n].to_numpy() for n in ("order_id", "as_of_ns", "exit_ns", "pnl")}
@@ -79,3 +82,24 @@ def load_split(dataset: Artifact, name: str) -> Split:
         column["exit_ns"],
         column["pnl"],
     )
+
+
+def record_files(dataset: Artifact, name: str) -> list[Path]:
+    """Return the files of a split's records, in order of time: one, or one per part."""
+    if f"{name}.manifest" not in dataset.manifest["files"]:
+        return [dataset.file(f"{name}.recordio")]
+    path = dataset.file(f"{name}.manifest")
+    try:
+        head, *parts = json.loads(path.read_bytes())
+        return [dataset.file(head["prefix"] + part) for part in parts]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): delete its folder and run again") from error
+
+
+def _read_records(paths: list[Path]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    parts = [read_recordio(path) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    labels = [label_N for _, label_N in parts if label_N is not None]
+    features_ND = np.concatenate([features_ND for features_ND, _ in parts])
+    return features_ND, np.concatenate(labels) if len(labels) == len(parts) else None

@@ -28,6 +28,7 @@ __all__ = [
     "check_density",
     "feature_matrix",
     "prepare",
+    "refuse_sparse",
     "usable_rows",
 ]
 
@@ -99,7 +100,11 @@ def check_density(quotes: Quotes) -> None:
         If the median time between seconds with a quote is above 10 s.
     """
     seconds = np.unique(quotes.ts_event // NS_PER_S)
-    step_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else float("inf")
+    refuse_sparse(float(np.median(np.diff(seconds))) if len(seconds) > 1 else float("inf"))
+
+
+def refuse_sparse(step_s: float) -> None:
+    """Refuse a median time between seconds with a quote that is above 10 s; see `check_density`."""
     if step_s > SPARSE_S:
         raise DataError(
             f"too sparse for one-second lags: a quote comes every {step_s:g} s (median), expected "

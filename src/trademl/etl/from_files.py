@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from trademl.errors import DataError, StoreError
-from trademl.etl.build import write_dataset
+from trademl.etl.build import Engine, write_dataset
 from trademl.etl.labels import Labelling, LabelSource
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
@@ -31,6 +31,7 @@ def build_features_from_files(
     labels: LabelSource | None = None,
     health: HealthConfig = HealthConfig(),  # noqa: B008 - frozen
     time_limit_s: float = 600.0,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
     """Build a dataset from files of prices and of transactions.
@@ -49,6 +50,8 @@ def build_features_from_files(
         What counts as a bad stretch of prices, and what becomes of orders that touch one.
     time_limit_s : float
         Longest life of an order of the original's files, which name none.
+    engine : Engine, optional
+        Who makes the rows: this process by default.
 
     Raises
     ------
@@ -68,6 +71,7 @@ def build_features_from_files(
         "health": asdict(health),
         "time_limit_s": time_limit_s if is_original else None,
         "inputs": inputs,
+        **(engine.parameters if engine else {}),
     }
     identity = artifact_id("dataset", inputs, parameters)
     if (kept := read_artifact(out)) is not None:
@@ -84,7 +88,16 @@ def build_features_from_files(
         batch = read_batch_files(prices, transactions)
     with create_at(out, identity, parents=[], parameters=parameters) as draft:
         draft.metrics.update(
-            write_dataset(draft.path, batch, recipe, split, labelling, health, progress or Silent())
+            write_dataset(
+                draft.path,
+                batch,
+                recipe,
+                split,
+                labelling,
+                health,
+                progress or Silent(),
+                engine=engine,
+            )
         )
     return get_artifact(out)
 

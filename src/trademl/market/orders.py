@@ -93,8 +93,7 @@ class Transactions:
     @property
     def label(self) -> NDArray[np.float32]:
         """1 where the round trip earned money after costs, else 0; NaN where censored."""
-        earned = (self.pnl > 0).astype(np.float32)
-        return np.where(np.isnan(self.pnl), np.float32(np.nan), earned)
+        return label_of(self.pnl)
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Transactions:
         """Return the chosen round trips."""
@@ -105,3 +104,9 @@ class Transactions:
         moved = (np.where(i >= 0, i + by, -1) for i in (self.entry_index, self.exit_index))
         entry_index, exit_index = moved
         return replace(self, entry_index=entry_index, exit_index=exit_index)
+
+
+def label_of(pnl_N: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return 1 where a round trip earned money after costs, else 0; NaN where it has no PnL."""
+    earned_N = (pnl_N > 0).astype(np.float32)
+    return np.where(np.isnan(pnl_N), np.float32(np.nan), earned_N)

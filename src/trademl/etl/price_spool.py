@@ -1,0 +1,56 @@
+"""Quotes on disk in groups, each of which is read by itself, by any process.
+
+Shape letter: G groups of quotes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.market.quotes import Quotes
+
+QUOTES_PER_GROUP = 32_768
+_COLUMNS = ("ts_event", "bid", "ask", "mid_open", "high", "low", "flags")
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSpool:
+    """A recording's quotes as a Parquet file in groups.
+
+    Parameters
+    ----------
+    path : Path
+    first_ns_G : ndarray of int64
+        Time of each group's first quote.
+    quotes_per_group : int
+    """
+
+    path: Path
+    first_ns_G: NDArray[np.int64]
+    quotes_per_group: int
+
+    def read(self, first: int, stop: int) -> Quotes:
+        """Return the quotes of groups ``first`` to ``stop`` (exclusive)."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            table = file.read_row_groups(list(range(first, stop)))
+        return Quotes(*(table[name].to_numpy() for name in _COLUMNS))
+
+
+def spool_quotes(
+    quotes: Quotes, path: Path, *, quotes_per_group: int = QUOTES_PER_GROUP
+) -> PriceSpool:
+    """Write what features read of a recording's quotes, so that it can be read by stretches."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: getattr(quotes, name) for name in _COLUMNS})
+    pq.write_table(
+        table, path, compression="none", use_dictionary=False, row_group_size=quotes_per_group
+    )
+    return PriceSpool(path, quotes.ts_event[::quotes_per_group].copy(), quotes_per_group)
