@@ -288,9 +288,8 @@ def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactio
     decided_ns_N, entered_N = market.ts_P[orders.quote_index], market.rank_P[orders.quote_index]
     entry_N, late = done.entry_price, (costs.slippage, costs.latency_ns)
     _enter(*on_market, decided_ns_N, side, *distances, *late, entered_N, entry_N, lower_N, upper_N)
-    first_outside_each(
-        market.leave_bought, market.leave_sold, side, entered_N + 1, lower_N, upper_N, touched_N
-    )
+    for pyramid, wanted_N in ((market.leave_bought, side > 0), (market.leave_sold, side < 0)):
+        first_outside_each(pyramid, wanted_N, entered_N + 1, lower_N, upper_N, touched_N)
     _leave(
         *on_market,
         market.index_E,

@@ -114,9 +114,9 @@ def first_outside(pyramid: Pyramid, start: int, lower: float, upper: float) -> i
 
 @njit(cache=True, nogil=True)
 def first_outside_each(  # type: ignore[no-untyped-def]
-    if_positive, if_negative, sign_N, start_N, lower_N, upper_N, found_N
+    pyramid, is_wanted_N, start_N, lower_N, upper_N, found_N
 ):
-    """Write where each band is left, or P, in the pyramid that the row's sign chooses."""
+    """Write where the band of each wanted row is left, or P."""
     for n in range(len(start_N)):
-        pyramid = if_positive if sign_N[n] > 0 else if_negative
-        found_N[n] = first_outside(pyramid, start_N[n], lower_N[n], upper_N[n])
+        if is_wanted_N[n]:
+            found_N[n] = first_outside(pyramid, start_N[n], lower_N[n], upper_N[n])
