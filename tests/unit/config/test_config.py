@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from trademl.config import bind_port, load_settings
@@ -106,3 +108,10 @@ def test_what_cannot_go_together_is_refused_before_work(tmp_path, text, message)
 def test_a_seed_that_no_generator_takes_is_named(tmp_path):
     with pytest.raises(ConfigError, match="seed is -1"):
         load_settings(write(tmp_path / "s.toml", "seed = -1\n"), environ={})
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[3] / "examples").glob("*.toml")))
+def test_every_example_resolves(path):
+    strategy = load_settings(path, environ={}).strategy
+    check_strategy(strategy)
+    assert strategy.name == path.stem
