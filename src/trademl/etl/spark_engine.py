@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -142,7 +142,7 @@ def _run(spark: SparkSession, job: SplitJob, tasks: list[Pieces]) -> list[tuple[
     from py4j.protocol import Py4JJavaError
     from pyspark.errors import PySparkException
 
-    def make(batches: Iterator[Any]) -> Iterator[Any]:
+    def make(batches: Iterable[Any]) -> Iterator[Any]:
         import pyarrow as pa
 
         for batch in batches:
