@@ -59,8 +59,8 @@ def window_bars(indicator: Indicator) -> int:
 
 
 def window_s(indicator: Indicator) -> int:
-    """Return the longest time before the as-of second from which a value reads, in seconds."""
-    return (window_bars(indicator) + 1) * indicator.bar_s
+    """Return the seconds before the as-of second that a value's bars and the one before cover."""
+    return (window_bars(indicator) + 2) * indicator.bar_s
 
 
 def indicator_values(
@@ -88,7 +88,8 @@ def indicator_values(
     function = _function(indicator)
     for at, last in enumerate(distinct):
         window = slice(int(last) - n_window + 1, int(last) + 1)
-        if window.start >= 1 and (age_M[window] <= max_stale).all():
+        # the bar before the window too: the first bar of a recording may be cut
+        if window.start >= 1 and (age_M[window.start - 1 : window.stop] <= max_stale).all():
             values[at] = _last_outputs(function, bars_4M[:, window])
     return values[row_N]
 

@@ -131,8 +131,9 @@ class FeatureRecipe:
         """Longest time before its as-of second from which a row reads, carried values included."""
         from trademl.etl.indicators import window_s
 
-        spans = [window_s(indicator) for indicator in self.indicators]
-        return (max([self.history_s, *spans]) + self.max_gap_s) * NS_PER_S
+        gap_s = self.max_gap_s
+        spans = [window_s(i) + max(gap_s, i.bar_s) for i in self.indicators]
+        return max([self.history_s + gap_s, *spans]) * NS_PER_S
 
     def start_ns(self, as_of_ns_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the earliest time that each row may read: its interval begins there."""

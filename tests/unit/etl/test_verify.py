@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,21 @@ def test_overlapping_splits_are_caught(batch):
     splits = dataset(batch)
     overlapping = {"train": splits["train"], "test": splits["train"]}
     assert examine(overlapping, batch).n_overlaps > 0
+
+
+def test_indicators_on_sparse_bars_are_no_false_alarm():
+    quotes = random_walk(3000, seed=5, per_s=0.12)
+    recipe = FeatureRecipe(
+        lags=(), spread=True, indicators=(Indicator("SMA", 10, {"timeperiod": 4}),)
+    )
+    at = np.arange(50, 2900, 10)
+    n = len(at)
+    orders = Orders(
+        at, np.ones(n, np.int8), np.full(n, 1.0), np.full(n, 1.0), np.full(n, 30 * NS_PER_S)
+    )
+    batch = Batch(quotes, orders, settle(quotes, orders, COSTS), np.arange(n))
+    for max_gap_s in (3, 60):
+        gappy = replace(recipe, max_gap_s=max_gap_s)
+        evidence = examine(dataset(batch, gappy), batch, gappy)
+        assert evidence.n_rows > 0
+        assert evidence.is_proven, evidence.faults
