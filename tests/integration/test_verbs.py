@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from running import one_line
-from trademl import load_model, read_recordio
+from trademl import load_model, load_split, read_recordio
+from trademl.store.artifacts import ArtifactStore
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,21 @@ def test_inspect_says_how_much_labels_overlap(steps):
 def test_status_lists_what_is_there(steps):
     assert steps["status"]["recordings"][0]["n_quotes"] == 6000
     assert steps["status"]["batches"][0]["id"] == steps["export"]["id"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_dataset_in_another_format_has_the_same_cells(steps, trademl, workspace, kind):
+    done = trademl(
+        "features", "build", steps["export"]["id"], "--format", kind, "--workspace", workspace,
+        "--json",
+    )  # fmt: skip
+    store = ArtifactStore(workspace / "artifacts")
+    other, plain = (
+        load_split(store.get(i), "test")
+        for i in (json.loads(done.stdout)["id"], steps["features"]["id"])
+    )
+    np.testing.assert_array_equal(other.features_ND, plain.features_ND)
+    np.testing.assert_array_equal(other.label_N, plain.label_N)
 
 
 def test_train_with_given_hyperparameters(steps, trademl, workspace):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Labels = Literal["recorded", "recomputed"]
 EngineName = Literal["local", "spark"]
+Format = Literal["recordio", "csv", "parquet"]
 
 app = typer.Typer(
     help="Labelled datasets from batches.", no_args_is_help=True, rich_markup_mode=None
@@ -60,20 +61,24 @@ def build(
     engine: Annotated[
         EngineName, typer.Option(help="Who makes the rows; spark writes them in parts.")
     ] = "local",
+    table_format: Annotated[
+        Format, typer.Option("--format", help="Of the files of rows; spark writes recordio.")
+    ] = "recordio",
     json: options.Json = False,
 ) -> None:
-    """Build the features of a batch, split its rows, and write RecordIO.
+    """Build the features of a batch, split its rows, and write them.
 
     With --prices, --transactions and --out, of two files instead, without a workspace.
     """
+    made_by = _engine(engine, table_format)
     if prices or transactions or out:
         if not (prices and transactions and out) or batch:
             raise typer.BadParameter(
                 "--prices, --transactions and --out go together, and without the id of a batch"
             )
-        dataset = _from_files(prices, transactions, out, labels, config, engine)
+        dataset = _from_files(prices, transactions, out, labels, config, made_by)
     else:
-        dataset = _from_batch(batch, labels, config, workspace, engine)
+        dataset = _from_batch(batch, labels, config, workspace, made_by)
     emit({"id": dataset.id, **dataset.metrics}, as_json=json, lines=_lines(dataset))
 
 
@@ -83,7 +88,7 @@ def _from_files(
     out: Path,
     labels: Labels | None,
     config: Path | None,
-    engine: EngineName,
+    engine: Engine,
 ) -> Artifact:
     from trademl.config import DEFAULT_FILE, load_settings
     from trademl.etl.from_files import build_features_from_files
@@ -103,7 +108,7 @@ def _from_files(
             labels=labels,
             health=strategy.health,
             time_limit_s=strategy.orders.time_limit_s,
-            engine=_engine(engine),
+            engine=engine,
             progress=progress,
         )
         progress.done()
@@ -115,7 +120,7 @@ def _from_batch(
     labels: Labels | None,
     config: Path | None,
     workspace: Path | None,
-    engine: EngineName,
+    engine: Engine,
 ) -> Artifact:
     from trademl.etl.build import build_features
     from trademl.etl.labels import Labelling
@@ -131,7 +136,7 @@ def _from_batch(
             session.workspace.ledger,
             labelling=Labelling(labels or "recorded", session.strategy.costs),
             health=session.strategy.health,
-            engine=_engine(engine),
+            engine=engine,
             progress=session.progress,
         )
         session.progress.done()
@@ -222,9 +227,13 @@ def inspect(
     emit({"id": chosen.id, **facts}, as_json=json, lines=lines)
 
 
-def _engine(name: EngineName) -> Engine | None:
+def _engine(name: EngineName, table_format: Format) -> Engine:
     if name == "local":
-        return None
+        from trademl.etl.build import LocalEngine
+
+        return LocalEngine(table_format)
+    if table_format != "recordio":
+        raise typer.BadParameter("--engine spark writes recordio only")
     from trademl.etl.spark_engine import SparkEngine
 
     return SparkEngine()

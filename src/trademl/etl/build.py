@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.etl._writer import BlockWriter
 from trademl.etl.chunks import ROWS, ROWS_PER_GROUP, SplitJob, plan_chunks, split_features
 from trademl.etl.dataset import SPLITS
 from trademl.etl.features import FeatureSource, check_density, usable_rows
@@ -29,6 +30,7 @@ from trademl.etl.price_spool import spool_quotes
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
 from trademl.etl.splits import Part, SplitConfig, split_rows, split_warnings
+from trademl.etl.tables import TableFormat, table_writer
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.health import HealthConfig
@@ -58,22 +60,30 @@ class Engine(Protocol):
         """Write every split into the dataset's folder."""
 
 
+@dataclass(frozen=True, slots=True)
 class LocalEngine:
-    """Chunk after chunk in the calling process: the matrix is never held."""
+    """Chunk after chunk in the calling process: the matrix is never held.
+
+    Parameters
+    ----------
+    table_format : {"recordio", "csv", "parquet"}
+        Of the splits' files; CSV has the label first and no header, as SageMaker takes it.
+    """
+
+    table_format: TableFormat = "recordio"
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Nothing: its files are the plain ones."""
-        return {}
+        """The format where it is not RecordIO."""
+        return {} if self.table_format == "recordio" else {"format": self.table_format}
 
     def write_splits(self, job: SplitJob, progress: Progress) -> None:
-        """Write one RecordIO file per split."""
+        """Write one file per split."""
+        columns = [column["name"] for column in job.recipe.columns()]
         with ExitStack() as files:
             writer = {
                 name: files.enter_context(
-                    RecordWriter(
-                        job.folder / f"{name}.recordio", job.recipe.feature_dim, with_label=True
-                    )
+                    table_writer(job.folder / f"{name}.{self.table_format}", columns)
                 )
                 for name in SPLITS
             }
@@ -215,8 +225,8 @@ def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32])
         append_rows(writer, source, label_N)
 
 
-def append_rows(writer: RecordWriter, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
-    """Append features and labels to a file of records, block by block."""
+def append_rows(writer: BlockWriter, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
+    """Append features and labels to a file of rows, block by block."""
     for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
         source.fill(features_ND, start)
         if out_label_N is not None:

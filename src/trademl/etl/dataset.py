@@ -3,10 +3,10 @@
 Shape letters: N rows, D feature columns.
 
 A dataset artifact holds ``train.recordio``, ``validation.recordio``, ``test.recordio``
-(RecordIO-protobuf, float32), ``rows.parquet`` (one line per row: which order it is, what span of
-time it stands for, what it earned) and ``schema.json`` (what each column is, in what unit, and
-the latest time that it reads). A dataset made on Spark holds ``train/part-00000.recordio`` and so
-on instead, and ``train.manifest``, which lists them in order.
+(RecordIO-protobuf, float32; ``.csv`` or ``.parquet`` where asked for), ``rows.parquet`` (one line
+per row: which order it is, what span of time it stands for, what it earned) and ``schema.json``
+(what each column is, in what unit, and the latest time that it reads). A dataset made on Spark
+holds ``train/part-00000.recordio`` and so on instead, and ``train.manifest``, which lists them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.etl.recordio import read_recordio
+from trademl.etl.tables import TableFormat, read_table
 from trademl.store.artifacts import Artifact
 
 SPLITS = ("train", "validation", "test")
@@ -86,8 +87,10 @@ def load_split(dataset: Artifact, name: str) -> Split:
 
 def record_files(dataset: Artifact, name: str) -> list[Path]:
     """Return the files of a split's records, in order of time: one, or one per part."""
-    if f"{name}.manifest" not in dataset.manifest["files"]:
-        return [dataset.file(f"{name}.recordio")]
+    files = dataset.manifest["files"]
+    if f"{name}.manifest" not in files:
+        found = [f"{name}.{kind}" for kind in get_args(TableFormat) if f"{name}.{kind}" in files]
+        return [dataset.file(found[0] if found else f"{name}.recordio")]
     path = dataset.file(f"{name}.manifest")
     try:
         head, *parts = json.loads(path.read_bytes())
@@ -97,7 +100,7 @@ def record_files(dataset: Artifact, name: str) -> list[Path]:
 
 
 def _read_records(paths: list[Path]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    parts = [read_recordio(path) for path in paths]
+    parts = [read_table(path) for path in paths]
     if len(parts) == 1:
         return parts[0]
     labels = [label_N for _, label_N in parts if label_N is not None]
