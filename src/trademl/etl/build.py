@@ -83,7 +83,9 @@ class LocalEngine:
         with ExitStack() as files:
             writer = {
                 name: files.enter_context(
-                    table_writer(job.folder / f"{name}.{self.table_format}", columns)
+                    table_writer(
+                        job.folder / f"{name}.{self.table_format}", columns, write_behind=True
+                    )
                 )
                 for name in SPLITS
             }
@@ -221,7 +223,7 @@ def _write_splits(
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Write features and labels as RecordIO block by block: the matrix is never held."""
-    with RecordWriter(path, source.feature_dim, with_label=True) as writer:
+    with RecordWriter(path, source.feature_dim, with_label=True, write_behind=True) as writer:
         append_rows(writer, source, label_N)
 
 

@@ -16,6 +16,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._frame import dense_layout, prediction_layout
+from trademl.etl._frame import Frames, dense_layout, prediction_layout
 from trademl.etl._protobuf import Record
 from trademl.etl._row import first_row, parse_row, scalar
 from trademl.etl._stream import FrameStream, Row, read_columns
@@ -96,6 +97,9 @@ class RecordWriter(BlockWriter):
         D, at least 1.
     with_label : bool
         Whether every record carries a label, or none does.
+    write_behind : bool
+        Write a block in a thread of its own while the next is filled: faster where filling takes
+        time and lets other threads run, slower where rows are only copied.
 
     Raises
     ------
@@ -103,15 +107,21 @@ class RecordWriter(BlockWriter):
         If ``feature_dim`` is out of range, or if the ``with`` block ends without a record.
     """
 
-    def __init__(self, path: Path, feature_dim: int, *, with_label: bool) -> None:
+    def __init__(
+        self, path: Path, feature_dim: int, *, with_label: bool, write_behind: bool = False
+    ) -> None:
         check_feature_dim(feature_dim)
         layout = dense_layout(feature_dim, with_label)
         n = layout.frames_per_block
         super().__init__(path, feature_dim, with_label=with_label, rows_per_block=n)
         self._block = layout.stamped(n)
+        self._other = layout.stamped(n) if write_behind else None
+        self._pending: Future[None] | None = None
 
     def _open(self, part: Path) -> None:
         self._files = ExitStack()
+        if self._other is not None:
+            self._pool = self._files.enter_context(ThreadPoolExecutor(1))
         self._file: io.FileIO | gzip.GzipFile
         if self._path.suffix == ".gz":
             # Without a name and a time in its head, equal rows make equal files.
@@ -122,16 +132,32 @@ class RecordWriter(BlockWriter):
             self._file = self._files.enter_context(part.open("wb", buffering=0))
 
     def _close(self) -> None:
-        self._files.close()
+        try:
+            self._wait()
+        finally:
+            self._files.close()
 
     def _room(self, n: int) -> tuple[Floats, Floats | None]:
         block = self._block[:n]
         return block["features"], block["label"] if self._with_label else None
 
     def _append(self, n: int) -> None:
-        unwritten = self._block[:n].view(np.uint8).data
+        if self._other is None:
+            self._write(self._block[:n])
+            return
+        self._wait()
+        self._pending = self._pool.submit(self._write, self._block[:n])
+        self._block, self._other = self._other, self._block
+
+    def _write(self, frames: Frames) -> None:
+        unwritten = frames.view(np.uint8).data
         while unwritten:
             unwritten = unwritten[self._file.write(unwritten) :]
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
 
 def read_recordio(path: Path) -> tuple[Floats, Floats | None]:

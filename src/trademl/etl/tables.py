@@ -25,7 +25,9 @@ _FORMAT_OF_ENDING: dict[str, TableFormat] = {
 }
 
 
-def table_writer(path: Path, columns: Sequence[str], *, with_label: bool = True) -> BlockWriter:
+def table_writer(
+    path: Path, columns: Sequence[str], *, with_label: bool = True, write_behind: bool = False
+) -> BlockWriter:
     """Return the writer of a file; use it as a context manager.
 
     Parameters
@@ -36,6 +38,8 @@ def table_writer(path: Path, columns: Sequence[str], *, with_label: bool = True)
         Names of the features, in order; only Parquet keeps them.
     with_label : bool
         Whether every row carries a label, or none does.
+    write_behind : bool
+        See `RecordWriter`; the other formats pass it over.
 
     Raises
     ------
@@ -47,7 +51,7 @@ def table_writer(path: Path, columns: Sequence[str], *, with_label: bool = True)
         return ParquetWriter(path, columns, with_label=with_label)
     if table_format == "csv":
         return CsvWriter(path, len(columns), with_label=with_label)
-    return RecordWriter(path, len(columns), with_label=with_label)
+    return RecordWriter(path, len(columns), with_label=with_label, write_behind=write_behind)
 
 
 def read_table(path: Path, *, with_label: bool = True) -> tuple[Floats, Floats | None]:
