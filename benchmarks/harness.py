@@ -13,7 +13,7 @@ checks    name -> whether what was timed also gave the right answer
 seconds   name of a side -> median seconds of one run, or null
 machine   cpu, cores this process may use, memory in GiB, kernel
 versions  python, trademl, libraries, and peers as ``name (peer)``
-commit    of trademl, with "-dirty" where files differ from it, or null
+commit    of trademl, with "-dirty" where files but results differ from it, or null
 command   what was run
 does_not_show  sentences: what not to conclude
 ========= =====================================================================================
@@ -308,4 +308,5 @@ def _commit() -> str | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     commit = git("rev-parse", "--verify", "--quiet", "HEAD")
-    return f"{commit}-dirty" if commit and git("status", "--porcelain") else commit
+    changed = git("status", "--porcelain", "--", ":/", ":(exclude,top)benchmarks/results")
+    return f"{commit}-dirty" if commit and changed else commit

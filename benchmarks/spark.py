@@ -78,18 +78,7 @@ def build(batch: Batch, folder: Path, engine: Engine) -> Seconds:
     """Return the seconds of one build, whose files are then removed."""
     out = folder / "out"
     out.mkdir()
-    seconds = timed(
-        lambda: write_dataset(
-            out,
-            batch,
-            FeatureRecipe(),
-            SplitConfig(),
-            Labelling(),
-            HealthConfig(),
-            Silent(),
-            engine=engine,
-        )
-    )
+    seconds = timed(lambda: write(out, batch, engine))
     shutil.rmtree(out)
     return seconds
 
@@ -100,16 +89,7 @@ def records(batch: Batch, folder: Path, engine: Engine) -> str:
 
     out = folder / "out"
     out.mkdir()
-    write_dataset(
-        out,
-        batch,
-        FeatureRecipe(),
-        SplitConfig(),
-        Labelling(),
-        HealthConfig(),
-        Silent(),
-        engine=engine,
-    )
+    write(out, batch, engine)
     digest = hashlib.sha256()
     for path in sorted(out.glob("train.recordio")) + sorted(out.glob("train/*.recordio")):
         with path.open("rb") as file:
