@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Progress(Protocol):
@@ -29,3 +33,35 @@ class Silent:
 
     def done(self, detail: str = "") -> None:
         """Ignore it."""
+
+
+class Predictor(Protocol):
+    """Scores rows: the same row always gets the same score, in any batch and from any thread.
+
+    Shape letters: N rows, D feature columns, K classes.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the D features, in order."""
+
+    @property
+    def schema_hash(self) -> str:
+        """What two models share only if they take the same columns in the same order."""
+
+    def predict(self, features_ND: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Return each row's score, and its label; raise nothing for finite features.
+
+        The score has the shape (N,), or (N, K) with a share for each class. The label has the
+        shape (N,), and is None for a model that predicts a quantity.
+        """
+
+
+class ModelSource(Protocol):
+    """Brings a model from where it is kept to this machine."""
+
+    def fetch(self, url: str, folder: Path) -> Path:
+        """Copy what ``url`` names into ``folder`` and return its path there.
+
+        Asking twice is the same as asking once. Raises a `StoreError` for an unknown url.
+        """

@@ -128,11 +128,17 @@ def dense_layout(feature_dim: int, with_label: bool) -> FrameLayout:
     return frame_layout((features, label) if with_label else (features,))
 
 
-@lru_cache(maxsize=1)
 def prediction_layout() -> FrameLayout:
     """Return the frame of a binary classifier's answer: columns ``score``, ``predicted_label``."""
-    names = ("score", "predicted_label")
-    return frame_layout(tuple(MapEntry(n, LABEL_MAP, n.encode()) for n in names))
+    return answer_layout((), with_label=True)
+
+
+@lru_cache(maxsize=16)
+def answer_layout(score_shape: tuple[int, ...], with_label: bool) -> FrameLayout:
+    """Return the frame of an answer: columns ``score``, and perhaps ``predicted_label``."""
+    score = MapEntry("score", LABEL_MAP, b"score", score_shape)
+    label = MapEntry("predicted_label", LABEL_MAP, b"predicted_label")
+    return frame_layout((score, label) if with_label else (score,))
 
 
 def frame_layout(entries: tuple[MapEntry, ...]) -> FrameLayout:

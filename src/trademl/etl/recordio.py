@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._frame import Frames, dense_layout, prediction_layout
+from trademl.etl._frame import Frames, answer_layout, dense_layout, prediction_layout
 from trademl.etl._protobuf import Record
 from trademl.etl._row import first_row, parse_row, scalar
 from trademl.etl._stream import FrameStream, Row, read_columns
@@ -217,34 +217,37 @@ def decode_records(
     return _read_rows(FrameStream(io.BytesIO(buffer), _IN_MEMORY), feature_dim)
 
 
-def encode_predictions(score_N: Floats, predicted_label_N: Floats) -> bytes:
-    """Return Linear Learner's answer for a binary classifier, one record per instance.
+def encode_predictions(score_N: Floats, predicted_label_N: Floats | None = None) -> bytes:
+    """Return Linear Learner's answer, one record per instance.
 
     Parameters
     ----------
-    score_N : ndarray, shape (N,)
-        Probability of label 1.
-    predicted_label_N : ndarray, shape (N,)
-        0 or 1.
+    score_N : ndarray, shape (N,) or (N, K)
+        Probability of label 1, a predicted quantity, or a share for each of K classes.
+    predicted_label_N : ndarray of shape (N,), optional
+        Left out for a predicted quantity.
 
     Returns
     -------
     bytes
-        Records without features; their label map holds ``score`` and ``predicted_label``.
+        Records without features; their label map holds ``score`` and perhaps ``predicted_label``.
 
     Raises
     ------
     DataError
-        If the arrays are not two vectors of one length.
+        If the arrays are not of one length.
     """
-    if score_N.ndim != 1 or score_N.shape != predicted_label_N.shape:
+    label_shape = score_N.shape[:1] if predicted_label_N is None else predicted_label_N.shape
+    if score_N.ndim not in (1, 2) or label_shape != score_N.shape[:1]:
         raise DataError(
-            f"scores have shape {score_N.shape}, predicted labels {predicted_label_N.shape}: "
+            f"scores have shape {score_N.shape}, predicted labels {label_shape}: "
             "expected two vectors of one length"
         )
-    block = prediction_layout().stamped(len(score_N))
+    layout = answer_layout(score_N.shape[1:], predicted_label_N is not None)
+    block = layout.stamped(len(score_N))
     block["score"] = score_N
-    block["predicted_label"] = predicted_label_N
+    if predicted_label_N is not None:
+        block["predicted_label"] = predicted_label_N
     return block.tobytes()
 
 

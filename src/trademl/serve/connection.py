@@ -1,30 +1,45 @@
 """One client's connection: HTTP/1.1 straight on the transport, within limits of size and time.
 
-The parser calls back for each piece of a request. Answers are computed at once, in the order
-in which requests end, so that pipelined requests are answered in order.
+The parser calls back for each piece of a request. Answers go out in the order in which their
+requests ended, whether they are ready at once or later; while one is awaited, nothing more is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import cast
+from typing import NamedTuple, cast
 
 import httptools
 
-from trademl.serve.handler import Answer, Request, failure
+from trademl.serve.access import Access
+from trademl.serve.ladder import LONGEST_S
+from trademl.serve.messages import Answer, Request, failure
+from trademl.serve.provenance import ID_HEADERS
 from trademl.serve.settings import ServerConfig
+from trademl.serve.turns import Turns
+from trademl.serve.wants import ATTRIBUTES, HEADERS
 
 _STATUS_LINES = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+_CONTENT_TYPES = {
+    name: f"Content-Type: {name}\r\n".encode()
+    for name in ("application/json", "application/jsonlines", "application/x-recordio-protobuf")
+} | {"": b""}
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_ECHOED = b"x-amzn-sagemaker-custom-attributes"
 _BODY_HEADERS = frozenset((b"content-length", b"transfer-encoding"))
-_READ_HEADERS = _BODY_HEADERS.union(
-    (b"content-type", b"content-encoding", b"accept", b"expect", _ECHOED)
+_READ_HEADERS = frozenset(
+    (
+        *(b"accept", b"authorization", b"content-encoding", b"content-type"),
+        *(b"expect", b"origin", b"x-trademl-strategy"),
+        *(b"x-amzn-sagemaker-target-model", b"x-amzn-sagemaker-target-variant"),
+        *(_BODY_HEADERS | HEADERS | ID_HEADERS | {ATTRIBUTES}),
+    )
 )
+_LONGEST_ATTRIBUTES = 1024
+_MAY_BE_LATE_S = 5.0
 
 
 @dataclass
@@ -32,11 +47,21 @@ class Shared:
     """What the connections of one server share."""
 
     config: ServerConfig
-    handler: Callable[[Request], Answer]
-    standing_headers: bytes
-    now: Callable[[], float] = time.monotonic
+    handler: Callable[[Request], Answer | asyncio.Future[Answer]]
+    access: Access
+    turns: Turns
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
+
+
+class _Framing(NamedTuple):
+    """What the writing of an answer must know of its request."""
+
+    is_last: bool
+    is_http_10: bool = False
+    is_head: bool = False
+    attributes: bytes | None = None
+    lingers: bool = False
 
 
 class Connection(asyncio.Protocol):
@@ -45,20 +70,24 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._config = shared.config
+        self._turns = shared.turns
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._is_over = False  # the last answer is written: whatever still comes is ignored
+        self._is_deaf = False  # the last request was read
         self._in_request = False
+        self._awaited: deque[tuple[Answer | asyncio.Future[Answer], _Framing]] = deque()
         self._answered = 0
         self._deadline = 0.0
+        self._arrived_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
-        self._url = b""
+        self._url = self._query = b""
+        self._path = self._method = ""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0  # of the request line and the headers that the parser has named
         self._unread_bytes = 0  # since the last part of a body: head, trailers, chunk extensions
-        self._is_head_read = False
         self._body: list[bytes] = []
         self._body_bytes = 0
 
@@ -66,18 +95,20 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._deadline = self._shared.now() + self._config.idle_timeout_s
+        self._deadline = self._turns.now() + self._config.idle_timeout_s
         self._shared.connections.add(self)
         if len(self._shared.connections) > self._config.max_connections:
             self._end(failure(503, "too many connections: try again later"))
 
     def connection_lost(self, _: Exception | None) -> None:
         self._is_over = True
+        self._awaited.clear()
         self._shared.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
+        if self._is_over or self._is_deaf:
             return
+        self._arrived_s = self._turns.begin()
         before = (self._answered, self._body_bytes)
         try:
             self._parser.feed_data(data)
@@ -94,14 +125,14 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()  # who reads no answers may send no requests
 
     def resume_writing(self) -> None:
-        if not self._transport.is_closing():
+        if not self._transport.is_closing() and not self._awaited:
             self._transport.resume_reading()
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
         self._in_request = True
-        self._deadline = self._shared.now() + self._config.read_timeout_s
+        self._deadline = self._turns.now() + self._config.read_timeout_s
 
     def on_url(self, part: bytes) -> None:
         self._url += part
@@ -113,10 +144,18 @@ class Connection(asyncio.Protocol):
             self._headers[key] = value
 
     def on_headers_complete(self) -> None:
-        self._is_head_read = True
         self._check_head(self._head_bytes)
-        if int(self._headers.get(b"content-length", b"0")) > self._config.max_body_bytes:
+        url, _, self._query = self._url.partition(b"?")
+        self._path = url.decode("latin-1")
+        self._method = self._parser.get_method().decode()
+        refusal = self._shared.access.refusal(self._method, self._path, self._headers)
+        if refusal is not None:
+            self._end(refusal)
+        elif int(self._headers.get(b"content-length", b"0")) > self._config.max_body_bytes:
             self._refuse_body()
+        elif len(self._headers.get(ATTRIBUTES, b"")) > _LONGEST_ATTRIBUTES:
+            most = _LONGEST_ATTRIBUTES
+            self._end(failure(400, f"the custom attributes are too long: at most {most} bytes"))
         elif not self._is_over and self._headers.get(b"expect", b"").lower() == b"100-continue":
             self._transport.write(_CONTINUE)
 
@@ -128,24 +167,30 @@ class Connection(asyncio.Protocol):
             self._body.append(part)
 
     def on_message_complete(self) -> None:
-        if self._is_over:
+        if self._is_over or self._is_deaf:
             return
         is_upgrade = self._parser.should_upgrade()
+        answer: Answer | asyncio.Future[Answer]
         if is_upgrade and not _BODY_HEADERS.isdisjoint(self._headers):
             # the parser takes what follows for another protocol: the body is out of reach
             answer = failure(501, "no upgrade to another protocol: send plain HTTP/1.1")
         else:
             answer = self._shared.handler(self._request())
         is_last = self._shared.is_draining or is_upgrade or not self._parser.should_keep_alive()
-        self._write(answer, is_last=is_last)
+        framing = _Framing(
+            is_last,
+            self._parser.get_http_version() == "1.0",
+            self._method == "HEAD",
+            self._headers.get(ATTRIBUTES),
+        )
         self._answered += 1
         self._in_request = False
+        self._is_deaf = is_last
         self._reset()
-        if is_last:
-            self._is_over = True
-            self._transport.close()
+        if type(answer) is Answer and not self._awaited:
+            self._send(answer, framing)
         else:
-            self._deadline = self._shared.now() + self._config.idle_timeout_s
+            self._await(answer, framing)
 
     # What the server calls
 
@@ -161,7 +206,7 @@ class Connection(asyncio.Protocol):
 
     def close_if_idle(self) -> None:
         """Close the connection unless a request is on its way in or its answer on its way out."""
-        if not self._in_request and not self._is_over:
+        if not self._in_request and not self._is_over and not self._awaited:
             self._is_over = True
             self._transport.close()
 
@@ -172,14 +217,13 @@ class Connection(asyncio.Protocol):
     # Steps
 
     def _request(self) -> Request:
-        text = {name: value.decode("latin-1") for name, value in self._headers.items()}
         return Request(
-            method=self._parser.get_method().decode(),
-            path=self._url.partition(b"?")[0].decode("latin-1"),
-            body=self._body[0] if len(self._body) == 1 else b"".join(self._body),
-            content_type=text.get(b"content-type", ""),
-            content_encoding=text.get(b"content-encoding", ""),
-            accept=text.get(b"accept", ""),
+            self._method,
+            self._path,
+            self._body[0] if len(self._body) == 1 else b"".join(self._body),
+            self._headers,
+            self._query.decode("latin-1"),
+            self._arrived_s,
         )
 
     def _check_head(self, n_bytes: int) -> None:
@@ -191,32 +235,74 @@ class Connection(asyncio.Protocol):
         most = self._config.max_body_bytes
         self._end(failure(413, f"the body is too large: at most {most} bytes, send fewer rows"))
 
-    def _write(self, answer: Answer, *, is_last: bool) -> None:
-        if self._transport.is_closing():
-            return
-        lines = [_STATUS_LINES[answer.status], self._shared.standing_headers]
-        if answer.content_type:
-            lines.append(b"Content-Type: %b\r\n" % answer.content_type.encode())
-        if answer.allow:
-            lines.append(b"Allow: %b\r\n" % answer.allow.encode())
-        if (attributes := self._headers.get(_ECHOED)) is not None:
-            lines.append(b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % attributes)
-        if is_last:
-            lines.append(b"Connection: close\r\n")
-        elif self._parser.get_http_version() == "1.0":
-            lines.append(b"Connection: keep-alive\r\n")
-        lines.append(b"Content-Length: %d\r\n\r\n" % len(answer.body))
-        if not (self._in_request and self._is_head_read and self._parser.get_method() == b"HEAD"):
-            lines.append(answer.body)
-        self._transport.write(b"".join(lines))
-
     def _end(self, answer: Answer) -> None:
         """Answer for the last time, then let the client go on sending until it has read it."""
-        if self._is_over:
+        if self._is_over or self._is_deaf:
             return
-        self._write(answer, is_last=True)
-        self._is_over = True
+        is_head = self._method == "HEAD"
+        framing = _Framing(
+            is_last=True, is_head=is_head, attributes=self._headers.get(ATTRIBUTES), lingers=True
+        )
+        self._is_deaf = True
+        self._in_request = False
         self._body.clear()
-        self._deadline = self._shared.now() + self._config.linger_s
-        if not self._transport.is_closing() and self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self._awaited:
+            self._awaited.append((answer, framing))
+        else:
+            self._send(answer, framing)
+
+    def _await(self, answer: Answer | asyncio.Future[Answer], framing: _Framing) -> None:
+        if not self._awaited and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._awaited.append((answer, framing))
+        self._deadline = self._turns.now() + LONGEST_S + _MAY_BE_LATE_S
+        if not isinstance(answer, Answer):
+            answer.add_done_callback(self._send_ready)
+
+    def _send_ready(self, _: object = None) -> None:
+        """Write what is ready, in order; read on once nothing is awaited."""
+        while self._awaited:
+            answer, framing = self._awaited[0]
+            if not isinstance(answer, Answer):
+                if not answer.done():
+                    return
+                answer = answer.result()
+            self._awaited.popleft()
+            is_last = framing.is_last or (self._shared.is_draining and not self._awaited)
+            self._send(answer, framing._replace(is_last=is_last))
+        if not self._is_over and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _send(self, answer: Answer, framing: _Framing) -> None:
+        if self._is_over or self._transport.is_closing():
+            return
+        self._transport.write(_bytes_of(answer, framing))
+        if framing.lingers:
+            self._is_over = True
+            self._deadline = self._turns.now() + self._config.linger_s
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+        elif framing.is_last:
+            self._is_over = True
+            self._transport.close()
+        else:
+            self._deadline = self._turns.now() + self._config.idle_timeout_s
+
+
+def _bytes_of(answer: Answer, framing: _Framing) -> bytes:
+    content_type = _CONTENT_TYPES.get(answer.content_type)
+    if content_type is None:
+        content_type = b"Content-Type: %b\r\n" % answer.content_type.encode()
+    lines = [_STATUS_LINES[answer.status], answer.head, content_type]
+    if answer.allow:
+        lines.append(b"Allow: %b\r\n" % answer.allow.encode())
+    if framing.attributes is not None:
+        lines.append(b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % framing.attributes)
+    if framing.is_last:
+        lines.append(b"Connection: close\r\n")
+    elif framing.is_http_10:
+        lines.append(b"Connection: keep-alive\r\n")
+    lines.append(b"Content-Length: %d\r\n\r\n" % len(answer.body))
+    if not framing.is_head:
+        lines.append(answer.body)
+    return b"".join(lines)

@@ -7,29 +7,33 @@ Shape letters: N rows, D feature columns.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from trademl.etl.recordio import encode_predictions
 from trademl.serve.rows import (
     Features,
     RequestError,
+    most_rows,
     rows_from_csv,
     rows_from_json,
     rows_from_json_lines,
     rows_from_recordio,
     shown,
 )
+from trademl.serve.served import Scores
 
 CSV = "text/csv"
 JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 RECORDIO = "application/x-recordio-protobuf"
+
+Reader = Callable[[bytes, int, int], Features]  # body, D and most rows; ValueError: not its form
+_NO_READERS: Mapping[str, Reader] = {}
 
 _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
     CSV: rows_from_csv,
@@ -39,7 +43,12 @@ _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
 }
 
 
-def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
+def parse_request(
+    content_type: str,
+    body: bytes,
+    feature_dim: int,
+    plain_readers: Mapping[str, Reader] = _NO_READERS,
+) -> Features:
     r"""Return the feature rows of a request body.
 
     Parameters
@@ -51,6 +60,8 @@ def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
         The whole body.
     feature_dim : int
         Number of features that each row must have, D.
+    plain_readers : mapping of str to Reader
+        By content type: readers that are faster, and give up on all but the plainest bodies.
 
     Returns
     -------
@@ -68,7 +79,13 @@ def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
     >>> parse_request("text/csv", b"1,2\n3,4\n", 2).tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    features_ND = _parser_of(content_type)(body, feature_dim)
+    name, parse = _parser_of(content_type)
+    if (plain := plain_readers.get(name)) is not None:
+        try:
+            return plain(body, feature_dim, most_rows(feature_dim))
+        except ValueError:
+            pass  # another form of the same type, or an error that the reader below names
+    features_ND = parse(body, feature_dim)
     if not np.isfinite(features_ND).all():
         row, column = np.argwhere(~np.isfinite(features_ND))[0] + 1
         raise RequestError(400, f"row {row}, feature {column} is not a finite float32 number")
@@ -76,10 +93,7 @@ def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
 
 
 def format_response(
-    accept: str,
-    score_N: NDArray[np.float32],
-    label_N: NDArray[np.float32],
-    note: dict[str, Any] | None = None,
+    accept: str, scores: Scores, notes: Mapping[str, Any] | None = None
 ) -> tuple[str, bytes]:
     """Return the content type and the body of an answer.
 
@@ -87,11 +101,10 @@ def format_response(
     ----------
     accept : str
         The request's Accept header; empty means anything. JSON wins where several are equal.
-    score_N, label_N : ndarray of float32, shape (N,)
-        Scores, and predicted labels 0 or 1.
-    note : dict, optional
-        What a JSON body says of the model under a second key, ``model``. The other forms have
-        no place for it.
+    scores : Scores
+        A score of several classes becomes a list; without labels there is only the score.
+    notes : mapping, optional
+        Further keys of a JSON body. The other forms have no place for them.
 
     Raises
     ------
@@ -100,23 +113,39 @@ def format_response(
 
     Examples
     --------
-    >>> format_response("", np.array([0.4], np.float32), np.array([0.0], np.float32))
+    >>> format_response("", Scores(np.array([0.4], np.float32), np.array([0.0], np.float32)))
     ('application/json', b'{"predictions":[{"score":0.4,"predicted_label":0.0}]}')
     """
     content_type = negotiate(accept)
     if content_type == RECORDIO:
-        return content_type, encode_predictions(score_N, label_N)
+        return content_type, encode_predictions(*scores)
+    predictions = _predictions(scores)
+    if content_type == JSON_LINES:
+        return content_type, b"\n".join([_dumps(prediction) for prediction in predictions])
+    return content_type, _dumps({"predictions": predictions, **(notes or {})})
+
+
+def format_nothing(accept: str, notes: Mapping[str, Any]) -> tuple[str, bytes]:
+    """Return the content type and the body of an answer without a decision.
+
+    Examples
+    --------
+    >>> format_nothing("", {"why": "busy"})
+    ('application/json', b'{"predictions":[],"why":"busy"}')
+    """
+    content_type = negotiate(accept)
+    return content_type, _dumps({"predictions": [], **notes}) if content_type == JSON else b""
+
+
+def _predictions(scores: Scores) -> list[dict[str, Any]]:
     # numpy's own float32 scalars: orjson then writes the shortest digits that read back equal
-    predictions = [
+    score_N, label_N = scores
+    if label_N is None:
+        return [{"score": score} for score in score_N]
+    return [
         {"score": score, "predicted_label": label}
         for score, label in zip(score_N, label_N, strict=True)
     ]
-    if content_type == JSON_LINES:
-        return content_type, b"\n".join([_dumps(prediction) for prediction in predictions])
-    answer: dict[str, Any] = {"predictions": predictions}
-    if note is not None:
-        answer["model"] = note
-    return content_type, _dumps(answer)
 
 
 @lru_cache(maxsize=256)
@@ -142,7 +171,7 @@ def _weighed(choice: str) -> tuple[float, str]:
 
 
 @lru_cache(maxsize=256)
-def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
+def _parser_of(content_type: str) -> tuple[str, Callable[[bytes, int], Features]]:
     name, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if name not in _PARSERS:
         found = shown(name) if name else "missing"
@@ -153,7 +182,7 @@ def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
             raise RequestError(
                 400, f"{shown(parameter)}: send rows without their label, label_size=0"
             )
-    return _PARSERS[name]
+    return name, _PARSERS[name]
 
 
 def _dumps(value: Any) -> bytes:

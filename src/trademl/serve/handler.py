@@ -1,72 +1,72 @@
-"""What the server answers: one request in, one answer out, whatever the transport.
+"""Which path is answered by whom: one request in, one answer out, whatever the transport.
 
-`/ping`, `/invocations` and `/execution-parameters` are SageMaker's container contract.
+`/ping`, `/invocations`, `/execution-parameters` and `/models` are SageMaker's container contract.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
-import numpy as np
 import orjson
 
-from trademl.serve.formats import format_response, parse_request
+from trademl.serve.live_strategy import LiveStrategy
+from trademl.serve.messages import Answer, Request, failure
+from trademl.serve.multi_model import MultiModel
 from trademl.serve.rows import RequestError, shown
-from trademl.serve.served import ServedModel
 from trademl.serve.settings import MIB, ServerConfig
 
 _log = logging.getLogger(__name__)
 
 # With the largest body allowed, 25 MiB, four at a time stay within SageMaker's 100 MB.
 _CONCURRENT_TRANSFORMS = 4
-_LONGEST_REASONS = 1024
 
-
-@dataclass(slots=True)
-class Request:
-    """A request whose body has arrived whole; header values are empty where absent."""
-
-    method: str
-    path: str
-    body: bytes = b""
-    content_type: str = ""
-    content_encoding: str = ""
-    accept: str = ""
-
-
-class Answer(NamedTuple):
-    """Status, type and body of an answer; ``allow`` names the methods that a path does take."""
-
-    status: int
-    body: bytes = b""
-    content_type: str = "application/json"
-    allow: str = ""
-
-
-def failure(status: int, message: str, allow: str = "") -> Answer:
-    """Return the answer that tells a client in one line why it gets no other."""
-    return Answer(status, orjson.dumps({"error": message}), allow=allow)
+Reply = Answer | asyncio.Future[Answer]
+Route = Callable[[Request], Reply]
+# Told of every prediction that was answered: the request, its answer and the strategy's name.
+Witness = Callable[[Request, Answer, str], None]
 
 
 class Handler:
-    """Answers requests from one model; raises nothing."""
+    """Answers requests; raises nothing.
 
-    def __init__(self, model: ServedModel, config: ServerConfig) -> None:
-        self._served = model
-        self._note = model.note()
-        self._threshold = np.float32(model.model.threshold)
-        self._dim = model.model.feature_dim
+    Parameters
+    ----------
+    strategies : mapping of str to LiveStrategy
+        By name; the first one answers who names none.
+    multi_model : MultiModel, optional
+        Models that come and go over HTTP.
+    metrics : callable, optional
+        Returns content type and body of all that is measured.
+    witness : callable, optional
+        Told of predictions.
+    """
+
+    def __init__(
+        self,
+        strategies: Mapping[str, LiveStrategy],
+        config: ServerConfig,
+        *,
+        multi_model: MultiModel | None = None,
+        metrics: Callable[[], tuple[str, bytes]] | None = None,
+        witness: Witness | None = None,
+    ) -> None:
+        self._strategies = strategies
+        self._default = next(iter(strategies.values()), None)
+        self._multi_model, self._metrics, self._witness = multi_model, metrics, witness
         self._max_payload_mib = max(1, config.max_body_bytes // MIB)
-        self._routes: dict[str, tuple[str, Callable[[Request], Answer]]] = {
-            "/ping": ("GET", self._ping),
-            "/invocations": ("POST", self._invoke),
-            "/execution-parameters": ("GET", self._execution_parameters),
+        self._routes: dict[str, Mapping[str, Route]] = {
+            "/invocations": {"POST": self._invoke},
+            "/ping": {"GET": self._ping},
+            "/execution-parameters": {"GET": self._execution_parameters},
         }
+        if metrics is not None:
+            self._routes["/metrics"] = {"GET": self._show_metrics}
+        if multi_model is not None:
+            self._routes["/models"] = {"GET": multi_model.show_all, "POST": multi_model.load}
 
-    def __call__(self, request: Request) -> Answer:
+    def __call__(self, request: Request) -> Reply:
         """Return the answer to a request; an unexpected failure is logged and answered 500."""
         try:
             return self._answer(request)
@@ -76,31 +76,50 @@ class Handler:
             _log.exception("%s %s failed", request.method, request.path)
             return failure(500, "the server failed to answer: its log says why")
 
-    def _answer(self, request: Request) -> Answer:
-        route = self._routes.get(request.path)
-        if route is None:
+    def _answer(self, request: Request) -> Reply:
+        routes = self._routes.get(request.path)
+        if routes is None and self._multi_model is not None:
+            routes = self._multi_model.routes(request.path)
+        if routes is None:
             known = ", ".join(self._routes)
             return failure(404, f"no path {shown(request.path)}: expected one of {known}")
-        method, answer = route
-        if request.method != method:
-            return failure(405, f"{request.path} takes {method}, not {request.method}", method)
-        return answer(request)
+        if (route := routes.get(request.method)) is None:
+            allowed = ", ".join(routes)
+            message = f"{request.path} takes {allowed}, not {request.method}"
+            return failure(405, message, allowed)
+        return route(request)
 
     def _ping(self, _: Request) -> Answer:
         return Answer(200, content_type="")
 
-    def _invoke(self, request: Request) -> Answer:
-        if request.content_encoding not in ("", "identity"):
-            found = shown(request.content_encoding)
-            return failure(415, f"content encoding is {found}: send the body as it is")
-        features_ND = parse_request(request.content_type, request.body, self._dim)
-        score_N = self._served.model.scores(features_ND)
-        if not (finite := np.isfinite(score_N)).all():
-            row = int(np.argmin(finite)) + 1
-            return failure(400, f"row {row} has no finite score: its features are out of range")
-        label_N = (score_N >= self._threshold).astype(np.float32)
-        content_type, body = format_response(request.accept, score_N, label_N, self._note)
-        return Answer(200, body, content_type)
+    def _invoke(self, request: Request) -> Reply:
+        strategy = self._strategy(request)
+        try:
+            answer = strategy.answer(request)
+        except RequestError as error:
+            strategy.counters.refuse(error.status)
+            return failure(error.status, str(error))
+        if self._witness is not None:
+            self._tell(request, answer, strategy.name, self._witness)
+        return answer
+
+    def _strategy(self, request: Request) -> LiveStrategy:
+        name = request.header(b"x-trademl-strategy") or request.header(
+            b"x-amzn-sagemaker-target-variant"
+        )
+        strategy = self._strategies.get(name) if name else self._default
+        if strategy is None:
+            known = ", ".join(self._strategies) or "none"
+            raise RequestError(404, f"no strategy {shown(name)}: this server has {known}")
+        return strategy
+
+    def _tell(self, request: Request, answer: Reply, name: str, witness: Witness) -> None:
+        if isinstance(answer, Answer):
+            witness(request, answer, name)
+        else:
+            answer.add_done_callback(
+                lambda done: None if done.cancelled() else witness(request, done.result(), name)
+            )
 
     def _execution_parameters(self, _: Request) -> Answer:
         parameters = {
@@ -110,22 +129,7 @@ class Handler:
         }
         return Answer(200, orjson.dumps(parameters))
 
-
-def standing_headers(model: ServedModel) -> bytes:
-    """Return the header lines that every answer carries: which model, and how it stands."""
-    headers = {
-        "X-Trademl-Model": model.id,
-        "X-Trademl-Mode": model.mode,
-        "X-Trademl-Tier": "biggest",
-        "X-Trademl-Status": model.status,
-    }
-    if model.status == "refused":
-        headers["X-Trademl-Reasons"] = "; ".join(model.reasons)[:_LONGEST_REASONS]
-    return b"".join(
-        b"%b: %b\r\n" % (name.encode(), _header_text(value)) for name, value in headers.items()
-    )
-
-
-def _header_text(value: str) -> bytes:
-    ascii_only = value.encode("ascii", "replace")
-    return bytes(byte if 32 <= byte < 127 else ord(" ") for byte in ascii_only).strip()
+    def _show_metrics(self, _: Request) -> Answer:
+        assert self._metrics is not None  # noqa: S101  (there is no such route without)
+        content_type, body = self._metrics()
+        return Answer(200, body, content_type)

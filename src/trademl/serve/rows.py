@@ -175,9 +175,13 @@ def _check_width(row: int, found: int, feature_dim: int) -> None:
         _refuse(f"row {row} has {found} features, expected {feature_dim}")
 
 
+def most_rows(feature_dim: int) -> int:
+    """Return how many rows of D features one request may have."""
+    return max(1, min(MAX_ROWS, MAX_CELLS // feature_dim))
+
+
 def _check_size(rows: int, feature_dim: int) -> None:
-    most = max(1, min(MAX_ROWS, MAX_CELLS // feature_dim))
-    if rows > most:
+    if rows > (most := most_rows(feature_dim)):
         raise RequestError(413, f"{rows} rows, at most {most} in one request: send several")
 
 

@@ -1,38 +1,39 @@
 """A model as the server holds it: what scores, and what every answer says about it.
 
-Shape letters: N rows, D feature columns.
+Shape letters: N rows, D feature columns, K classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.train.model import LinearModel
+from trademl.ports import Predictor
+from trademl.train.model import LinearModel, sigmoid
 
 Mode = Literal["live", "shadow"]
 Status = Literal["accepted", "refused"]
 
-
-class Predictor(Protocol):
-    """Scores rows: the same row always gets the same score, in any batch and from any thread."""
-
-    @property
-    def feature_dim(self) -> int:
-        """Number of features of a row, D."""
-
-    @property
-    def threshold(self) -> float:
-        """A row is predicted positive where its score is at or above it."""
-
-    def scores(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the score of each row, shape (N,); raise nothing for finite features."""
+_LONGEST_REASONS = 1024
 
 
-@dataclass(frozen=True)
+class Scores(NamedTuple):
+    """What a model said of rows: scores (N,) or (N, K), labels (N,) or None, all float32."""
+
+    score_N: NDArray[np.float32]
+    label_N: NDArray[np.float32] | None
+
+    def part(self, start: int, stop: int) -> Scores:
+        """Return what it said of some of the rows."""
+        label_N = self.label_N
+        return Scores(self.score_N[start:stop], None if label_N is None else label_N[start:stop])
+
+
+@dataclass(frozen=True, eq=False)
 class ServedModel:
     """A model with its standing.
 
@@ -48,6 +49,10 @@ class ServedModel:
         What the gate said of it.
     reasons : tuple of str
         Why the gate refused it; empty if it did not.
+    created_at : datetime, optional
+        When it was made, if that is known.
+    device : str
+        Where it computes: ``cpu``, or a name such as ``cuda:0``.
     """
 
     model: Predictor
@@ -55,6 +60,26 @@ class ServedModel:
     mode: Mode = "live"
     status: Status = "accepted"
     reasons: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    device: str = "cpu"
+    head: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "head", _standing_headers(self))
+
+    @property
+    def feature_dim(self) -> int:
+        """Number of features of a row, D."""
+        return len(self.model.columns)
+
+    def scores(self, features_ND: NDArray[np.float32]) -> Scores:
+        """Return what the model says of rows."""
+        score_N, label_N = self.model.predict(features_ND)
+        if score_N.dtype != np.float32:
+            score_N = score_N.astype(np.float32)
+        if label_N is not None and label_N.dtype != np.float32:
+            label_N = label_N.astype(np.float32)
+        return Scores(score_N, label_N)
 
     def note(self) -> dict[str, Any] | None:
         """Return what a JSON answer must say of a refused model, None for an accepted one."""
@@ -68,31 +93,70 @@ class ServedModel:
         }
 
 
-def served_linear(model: LinearModel, model_id: str, *, mode: Mode | None = None) -> ServedModel:
-    """Return a trained linear model ready to be served, with what selection said of it.
+def served(
+    model: Predictor,
+    model_id: str,
+    *,
+    mode: Mode | None = None,
+    created_at: datetime | None = None,
+    device: str = "cpu",
+) -> ServedModel:
+    """Return a loaded model ready to be served, with what selection said of it.
 
     Parameters
     ----------
     mode : {"live", "shadow"}, optional
         Left out, only an accepted model is live.
     """
-    mode = mode or ("live" if model.status == "accepted" else "shadow")
-    return ServedModel(_Linear(model), model_id, mode, model.status, tuple(model.reasons))
+    status: Status = "accepted" if getattr(model, "status", "refused") == "accepted" else "refused"
+    reasons = tuple(getattr(model, "reasons", ()))
+    mode = mode or ("live" if status == "accepted" else "shadow")
+    if type(model) is LinearModel:
+        model = _Linear(model)
+    return ServedModel(model, model_id, mode, status, reasons, created_at, device)
 
 
-@dataclass(frozen=True)
 class _Linear:
-    """A linear model as a `Predictor`."""
+    """A linear model with everything done beforehand that does not depend on the row.
 
-    model: LinearModel
+    Its scores are those of `LinearModel.scores`, bit for bit.
+    """
 
-    @property
-    def feature_dim(self) -> int:
-        return len(self.model.weights_D)
+    def __init__(self, model: LinearModel) -> None:
+        self.columns = model.columns
+        self.schema_hash = model.schema_hash
+        self._model = model
+        self._weights_D = model.weights_D / model.scale_D
+        self._offset = model.bias - float((self._weights_D * model.mean_D).sum())
+        self._threshold = np.float32(model.threshold)
 
-    @property
-    def threshold(self) -> float:
-        return self.model.threshold
+    def predict(
+        self, features_ND: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if len(features_ND) == 1:
+            products_ND = np.multiply(features_ND, self._weights_D, dtype=np.float64)
+            logit_N = np.add.reduce(products_ND, axis=1) + self._offset
+            score_N = sigmoid(logit_N).astype(np.float32)
+        else:
+            score_N = self._model.scores(features_ND)
+        return score_N, (score_N >= self._threshold).astype(np.float32)
 
-    def scores(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.model.scores(features_ND)
+
+def _standing_headers(model: ServedModel) -> bytes:
+    """Return the header lines of which model answers, and how it stands."""
+    headers = {
+        "X-Trademl-Model": model.id,
+        "X-Trademl-Mode": model.mode,
+        "X-Trademl-Status": model.status,
+    }
+    if model.status == "refused":
+        headers["X-Trademl-Reasons"] = "; ".join(model.reasons)[:_LONGEST_REASONS]
+    return b"".join(
+        b"%b: %b\r\n" % (name.encode(), header_text(value)) for name, value in headers.items()
+    )
+
+
+def header_text(value: str) -> bytes:
+    """Return a text as one header line can hold it."""
+    ascii_only = value.encode("ascii", "replace")
+    return bytes(byte if 32 <= byte < 127 else ord(" ") for byte in ascii_only).strip()

@@ -1,0 +1,247 @@
+"""Models in memory: loaded when they are needed, within a budget, warm before they answer.
+
+Shape letters: D feature columns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trademl.errors import ServeError, StoreError
+from trademl.ports import ModelSource, Predictor
+from trademl.serve.archives import MAX_UNPACKED_BYTES, check_digest, unpacked_bytes
+from trademl.serve.served import Mode, ServedModel, served
+from trademl.train.model import load_model
+
+WARM_ROWS = (1, 1, 1, 32)
+RETRY_S = 10.0  # until a model that could not be loaded is tried again
+
+Load = Callable[[Path, str], Predictor]
+
+
+class NoRoomError(ServeError):
+    """The models in use leave no room for another one."""
+
+
+def load_on(path: Path, device: str) -> Predictor:
+    """Load a model for a device.
+
+    Raises
+    ------
+    StoreError
+        If the model cannot be read, or cannot compute there.
+    """
+    model = load_model(path)
+    if device != "cpu":
+        if not hasattr(model, "to"):
+            raise StoreError(f"{path} computes on the processor only: set its device to cpu")
+        moved: Predictor = model.to(device)
+        return moved
+    return model
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """Where a model lies and what is known of it.
+
+    Parameters
+    ----------
+    id : str
+        Its name in every answer.
+    location : str
+        A path (a ``model.tar.gz``, or a folder of what one holds), or a URL for the source.
+    sha256 : str
+        Of the archive, from its manifest; empty where none is known.
+    device : str
+        Where it is to compute.
+    """
+
+    id: str
+    location: str
+    sha256: str = ""
+    mode: Mode | None = None
+    created_at: datetime | None = None
+    device: str = "cpu"
+
+
+@dataclass(eq=False)
+class Held:
+    """A model that the pool knows; ``model`` is None while it is not in memory.
+
+    Parameters
+    ----------
+    row_s : float
+        Seconds that one row alone takes, measured when it was loaded.
+    used : int
+        Grows with each use; the smallest is let go of first.
+    is_pinned : bool
+        Never let go of.
+    """
+
+    file: ModelFile
+    model: ServedModel | None = None
+    n_bytes: int = 0
+    row_s: float = 0.0
+    used: int = 0
+    is_pinned: bool = False
+    loading: asyncio.Task[ServedModel] | None = None
+    failed_at_s: float = -RETRY_S
+    failure: str = ""
+
+
+class _Loaded(NamedTuple):
+    model: ServedModel
+    row_s: float
+
+
+@dataclass(eq=False)
+class ModelPool:
+    """The models of one process.
+
+    Parameters
+    ----------
+    budget_bytes : int
+        Most memory that they take together, counted by the size of their unpacked files.
+    source : ModelSource, optional
+        Brings models that are named by a URL.
+    """
+
+    budget_bytes: int
+    executor: Executor
+    load_file: Load = load_on
+    source: ModelSource | None = None
+    now: Callable[[], float] = time.monotonic
+    _held: list[Held] = field(default_factory=list)
+    _uses: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def add(self, file: ModelFile, *, is_pinned: bool = False) -> Held:
+        """Make a model known; it is loaded when it is first asked for."""
+        held = Held(file, is_pinned=is_pinned)
+        self._held.append(held)
+        return held
+
+    def remove(self, held: Held) -> None:
+        """Let go of a model for good; its memory is free when its last answer is given."""
+        if held.loading is not None:
+            held.loading.cancel()
+        held.model = None
+        self._held.remove(held)
+
+    def touch(self, held: Held) -> None:
+        """Say that a model was used."""
+        held.used = next(self._uses)
+
+    def wish(self, held: Held) -> None:
+        """Begin to load a model where it is not in memory, and did not just fail to load."""
+        if held.model is None and self.now() - held.failed_at_s >= RETRY_S:
+            self.begin(held).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def begin(self, held: Held) -> asyncio.Task[ServedModel]:
+        """Return the task that loads a model; its result is the model, warm."""
+        if held.loading is None:
+            held.loading = asyncio.get_running_loop().create_task(self._load(held))
+        return held.loading
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory that the models take now."""
+        return sum(held.n_bytes for held in self._held if held.model is not None)
+
+    async def _load(self, held: Held) -> ServedModel:
+        loop = asyncio.get_running_loop()
+        try:
+            if held.model is not None:
+                return held.model
+            with tempfile.TemporaryDirectory(prefix="trademl-model-") as folder:
+                brought = await loop.run_in_executor(
+                    self.executor, self._bring, held.file, Path(folder)
+                )
+                path, held.n_bytes = brought
+                self._make_room(held)
+                loaded = await loop.run_in_executor(self.executor, self._warm, held.file, path)
+            held.model, held.row_s = loaded
+            self.touch(held)
+            return loaded.model
+        except (ServeError, StoreError) as error:
+            held.failed_at_s, held.failure = self.now(), str(error)
+            raise
+        finally:
+            held.loading = None
+
+    def _bring(self, file: ModelFile, folder: Path) -> tuple[Path, int]:
+        path = Path(file.location)
+        if "://" in file.location:
+            if self.source is None:
+                raise StoreError(f"{file.location}: this server reads models of this machine only")
+            path = self.source.fetch(file.location, folder)
+        if path.is_dir():
+            path = _packed(path, folder)
+        if file.sha256:
+            check_digest(path, file.sha256)
+        return path, unpacked_bytes(path, most=max(self.budget_bytes, MAX_UNPACKED_BYTES // 1024))
+
+    def _warm(self, file: ModelFile, path: Path) -> _Loaded:
+        model = served(
+            self.load_file(path, file.device),
+            file.id,
+            mode=file.mode,
+            created_at=file.created_at,
+            device=file.device,
+        )
+        return _Loaded(model, measure(model))
+
+    def _make_room(self, wanted: Held) -> None:
+        there = [h for h in self._held if h is not wanted and (h.model or h.loading)]
+        free = self.budget_bytes - sum(h.n_bytes for h in there)
+        leaving = []
+        for held in sorted((h for h in there if h.model), key=lambda h: h.used):
+            if free < wanted.n_bytes and not held.is_pinned:
+                leaving.append(held)
+                free += held.n_bytes
+        if free < wanted.n_bytes:
+            held_bytes, wanted.n_bytes = wanted.n_bytes, 0
+            raise NoRoomError(
+                f"{wanted.file.id} takes {held_bytes} bytes, the models that must stay leave "
+                f"{free} of {self.budget_bytes}: raise the memory for models, or unload one"
+            )
+        for held in leaving:
+            held.model = None
+
+
+def measure(model: ServedModel) -> float:
+    """Let a model score rows of zeros, so that it is warm; return the least seconds of one row."""
+    seconds = []
+    for n in WARM_ROWS:
+        rows_ND = np.zeros((n, model.feature_dim), np.float32)
+        began = time.perf_counter()
+        model.scores(rows_ND)
+        seconds.append((time.perf_counter() - began) / n)
+    return min(seconds[: WARM_ROWS.count(1)])
+
+
+def _packed(folder: Path, beside: Path) -> Path:
+    """Return an archive of what a folder holds, as it was before the platform unpacked it."""
+    inside = folder / "model.tar.gz"
+    if inside.is_file():
+        return inside
+    path = beside / "model.tar.gz"
+
+    def only_files(entry: tarfile.TarInfo) -> Any:
+        return entry if entry.isfile() or entry.isdir() else None
+
+    with tarfile.open(path, mode="w:gz", compresslevel=1) as tar:
+        for file in sorted(folder.iterdir()):
+            tar.add(file, arcname=file.name, filter=only_files)
+    return path

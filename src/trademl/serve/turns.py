@@ -1,0 +1,59 @@
+"""How busy the event loop is, and how long what it reads has been waiting.
+
+A turn begins with the first bytes that the loop hands over after it looked for new ones, and ends
+when it is about to look again. What is read within a turn came at some moment of the turn before,
+or while the loop was idle.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Turns:
+    """A clock that the connections of one loop share.
+
+    Parameters
+    ----------
+    call_soon : callable
+        Calls a function once the loop's current turn is over.
+    now : callable
+        Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        call_soon: Callable[[Callable[[], None]], object],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.now = now
+        self._call_soon = call_soon
+        self._is_open = False
+        self._began_s = self._ended_s = self._looked_s = now()
+        self._longest_s = self._last_s = self._busy_s = 0.0
+
+    def begin(self) -> float:
+        """Say that bytes arrived; return when they can have come at the earliest."""
+        if not self._is_open:
+            self._is_open = True
+            self._began_s = now = self.now()
+            is_at_once = now - self._ended_s < 0.0005
+            self._waited_from_s = now - self._last_s if is_at_once else now
+            self._call_soon(self._end)
+        return self._waited_from_s
+
+    def _end(self) -> None:
+        self._is_open = False
+        self._ended_s = self.now()
+        self._last_s = self._ended_s - self._began_s
+        self._busy_s += self._last_s
+        self._longest_s = max(self._longest_s, self._last_s)
+
+    def look(self) -> tuple[float, float]:
+        """Return the busy share, 0 to 1, and the longest turn in seconds, since the last look."""
+        now = self.now()
+        share = min(1.0, self._busy_s / max(now - self._looked_s, 1e-6))
+        longest_s = self._longest_s
+        self._looked_s, self._busy_s, self._longest_s = now, 0.0, 0.0
+        return share, longest_s
