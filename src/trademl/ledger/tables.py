@@ -121,6 +121,26 @@ class Trial(Base):
     refused_because: Mapped[list[str] | None]
 
 
+class CloudJob(Base):
+    """A training or tuning job on SageMaker, from the moment it was started."""
+
+    __tablename__ = "cloud_jobs"
+
+    region: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    kind: Mapped[str]  # training | tuning
+    study_id: Mapped[str]  # no foreign key: the study comes when the job has ended
+    image: Mapped[str] = mapped_column(Text)
+    instance_type: Mapped[str]
+    instance_count: Mapped[int]
+    status: Mapped[str]
+    failure: Mapped[str | None] = mapped_column(Text)
+    worst_case_usd: Mapped[float | None]
+    usd_per_hour: Mapped[float | None]
+    billable_s: Mapped[int | None]  # of all its training jobs, one machine each
+
+
 class Model(Base):
     """A trained model that selection chose, accepted or not."""
 

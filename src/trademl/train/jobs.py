@@ -65,14 +65,14 @@ def tune_dataset(
                 folder=draft.path,
                 progress=progress,
                 test=load_split(dataset, "test") if _reads_test(config) else None,
-                columns=_column_names(dataset),
+                columns=column_names(dataset),
             )
-            draft.metrics.update(_describe(config.objective, trials, config.warnings))
+            draft.metrics.update(study_metrics(config.objective, trials, config.warnings))
         study = store.get(identity)
     else:
         progress.step("tune")
         progress.done(f"kept {study.id}")
-    _record_study(study, ledger)
+    record_study(study, ledger)
     return study
 
 
@@ -108,11 +108,11 @@ def train_dataset(
                 seed=seed,
                 folder=draft.path,
                 progress=progress or Silent(),
-                columns=_column_names(dataset),
+                columns=column_names(dataset),
             )
-            draft.metrics.update(_describe(VALIDATION_LOSS, [trial], ()))
+            draft.metrics.update(study_metrics(VALIDATION_LOSS, [trial], ()))
         study = store.get(identity)
-    _record_study(study, ledger)
+    record_study(study, ledger)
     return study
 
 
@@ -182,7 +182,8 @@ def _reads_test(config: TuningConfig) -> bool:
     return config.objective.metric.startswith("test:")
 
 
-def _column_names(dataset: Artifact) -> tuple[str, ...]:
+def column_names(dataset: Artifact) -> tuple[str, ...]:
+    """Return the names of a dataset's features, in order."""
     path = dataset.file("schema.json")
     try:
         return tuple(column["name"] for column in json.loads(path.read_bytes())["columns"])
@@ -190,9 +191,10 @@ def _column_names(dataset: Artifact) -> tuple[str, ...]:
         raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
 
 
-def _describe(
+def study_metrics(
     objective: Objective, trials: Sequence[TrialResult], warnings: Sequence[str]
 ) -> dict[str, Any]:
+    """Return what a study's manifest says about its trials."""
     return {
         "objective": objective.metric,
         "direction": objective.direction,
@@ -234,7 +236,8 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _record_study(study: Artifact, ledger: Ledger) -> None:
+def record_study(study: Artifact, ledger: Ledger) -> None:
+    """Write a study and its trials to the ledger, keeping what selection said of them."""
     metrics = study.metrics
     known = {t.number: t.refused_because for t in ledger.rows(tables.Trial, study_id=study.id)}
     row = tables.Study(

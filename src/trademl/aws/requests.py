@@ -1,0 +1,122 @@
+"""The requests that start jobs, as pure values: what ``--dry-run`` prints is what is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trademl.aws.channels import Channel
+from trademl.aws.metric_definitions import metric_definitions
+from trademl.aws.settings import AwsConfig
+from trademl.aws.tuning_request import TuningRequest
+
+CHECKPOINTS = "/opt/ml/checkpoints"
+
+
+@dataclass(frozen=True)
+class JobPlace:
+    """Where and as what a job runs.
+
+    Parameters
+    ----------
+    name : str
+        Of the job.
+    study_id, strategy : str
+        Put on it as tags.
+    image : str
+    channels : tuple of Channel
+    config : AwsConfig
+    """
+
+    name: str
+    study_id: str
+    strategy: str
+    image: str
+    channels: tuple[Channel, ...]
+    config: AwsConfig
+
+
+def training_job_request(place: JobPlace, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
+    """Return the request of ``CreateTrainingJob``."""
+    return {
+        "TrainingJobName": place.name,
+        "HyperParameters": dict(hyperparameters),
+        **_definition(place),
+        "Tags": _tags(place),
+    }
+
+
+def tuning_job_request(place: JobPlace, tuning: TuningRequest) -> dict[str, Any]:
+    """Return the request of ``CreateHyperParameterTuningJob``."""
+    request = {
+        "HyperParameterTuningJobName": place.name,
+        "HyperParameterTuningJobConfig": dict(tuning.job),
+        "TrainingJobDefinition": {
+            "StaticHyperParameters": dict(tuning.static),
+            **_definition(place),
+        },
+        "Tags": _tags(place),
+    }
+    if tuning.warm_start:
+        request["WarmStartConfig"] = dict(tuning.warm_start)
+    return request
+
+
+def _definition(place: JobPlace) -> dict[str, Any]:
+    """Return what a training job and the definition of a tuning job's children share."""
+    config = place.config
+    definition: dict[str, Any] = {
+        "AlgorithmSpecification": _algorithm(place),
+        "RoleArn": config.role_arn,
+        "InputDataConfig": [channel.as_request(config) for channel in place.channels],
+        "OutputDataConfig": _with_key(
+            {"S3OutputPath": config.uri("jobs")}, "KmsKeyId", config.output_kms_key
+        ),
+        "ResourceConfig": _with_key(
+            {
+                "InstanceType": config.instance_type,
+                "InstanceCount": config.instance_count,
+                "VolumeSizeInGB": config.volume_gb,
+            },
+            "VolumeKmsKeyId",
+            config.volume_kms_key,
+        ),
+        "StoppingCondition": {"MaxRuntimeInSeconds": config.max_runtime_s},
+        "EnableNetworkIsolation": config.network_isolation,
+        "EnableInterContainerTrafficEncryption": config.encrypt_between_hosts,
+        "EnableManagedSpotTraining": config.spot,
+    }
+    if config.spot:
+        definition["StoppingCondition"]["MaxWaitTimeInSeconds"] = config.wait_limit_s
+        definition["CheckpointConfig"] = {
+            "S3Uri": config.uri("checkpoints", place.name),
+            "LocalPath": CHECKPOINTS,
+        }
+    if config.subnets:
+        definition["VpcConfig"] = {
+            "Subnets": list(config.subnets),
+            "SecurityGroupIds": list(config.security_groups),
+        }
+    return definition
+
+
+def _algorithm(place: JobPlace) -> dict[str, Any]:
+    """Return the image; SageMaker fills in the metrics of its own images by itself."""
+    found: dict[str, Any] = {
+        "TrainingImage": place.image,
+        "TrainingInputMode": place.config.input_mode,
+    }
+    if not place.config.is_linear_learner:
+        found["MetricDefinitions"] = metric_definitions()
+    return found
+
+
+def _with_key(settings: dict[str, Any], name: str, key: str) -> dict[str, Any]:
+    return {**settings, name: key} if key else settings
+
+
+def _tags(place: JobPlace) -> list[dict[str, str]]:
+    own = {"trademl:study": place.study_id, "trademl:strategy": place.strategy or "-"}
+    tags = {**own, **(place.config.tags or {})}
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
