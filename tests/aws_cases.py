@@ -20,9 +20,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trademl.config import sample_file
 from trademl.etl.recordio import write_recordio
 from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.train.hyperparameters import LinearLearnerParameters
 from trademl.train.model import LinearModel, save_model
 
 REGION = "eu-west-2"
@@ -31,6 +33,7 @@ BUCKET = "trademl-test"
 OWN_IMAGE = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/trademl:1.0"
 ROWS = {"train": 60, "validation": 40, "test": 30}
 COLUMNS = ("a", "b", "c")
+STATIC = {"predictor_type": "binary_classifier"}
 CREATED = 1_790_000_000.0  # epoch seconds, as the JSON protocol sends times
 
 
@@ -89,7 +92,7 @@ def _record(dataset: Artifact, ledger: Ledger) -> None:
             last_exit_ns=1,
             label_rate=0.5,
             path="/p",
-        )  # fmt: skip
+        )
     )
     ledger.record(
         tables.Dataset(
@@ -101,8 +104,15 @@ def _record(dataset: Artifact, ledger: Ledger) -> None:
             feature_dim=3,
             facts={},
             path=str(dataset.path),
-        )  # fmt: skip
+        )
     )
+
+
+def seed_tuning(**changes: Any) -> dict[str, Any]:
+    """Return the original project's tuning job for three columns."""
+    job = json.loads(sample_file("tuning.json").read_text())
+    job["StaticHyperParameters"]["feature_dim"] = "3"
+    return {**job, **changes}
 
 
 def write_archive(path: Path, columns: tuple[str, ...] = COLUMNS) -> bytes:
@@ -111,7 +121,7 @@ def write_archive(path: Path, columns: tuple[str, ...] = COLUMNS) -> bytes:
     weights[0] = 4.0
     model = LinearModel(
         weights, 0.0, np.zeros(len(columns)), np.ones(len(columns)), 0.5, columns,
-        {"binary_classifier_model_selection_criteria": "accuracy"},
+        LinearLearnerParameters.from_strings({"predictor_type": "binary_classifier"}).as_dict(),
     )  # fmt: skip
     save_model(model, path)
     return path.read_bytes()
@@ -129,7 +139,7 @@ def clean_environment(**more: str) -> dict[str, str]:
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An error as SageMaker's JSON protocol sends it."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
@@ -169,7 +179,7 @@ class DocumentedServer:
     def _answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         self.sent.append((operation, request))
         if operation not in self.answers:
-            raise Refusal("UnknownOperationException", operation)
+            raise RefusalError("UnknownOperationException", operation)
         return self.answers[operation](request)
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -181,7 +191,7 @@ class DocumentedServer:
                 operation = self.headers["X-Amz-Target"].rpartition(".")[2]
                 try:
                     status, answer = 200, outer._answer(operation, json.loads(body))
-                except Refusal as refusal:
+                except RefusalError as refusal:
                     status = refusal.status
                     answer = {"__type": refusal.code, "message": refusal.message}
                 content = json.dumps(answer).encode()
@@ -224,7 +234,7 @@ def described_training(request: dict[str, Any], **changes: Any) -> dict[str, Any
 
 def not_found(request: dict[str, Any]) -> dict[str, Any]:
     """Answer as SageMaker does about a training job that there is not."""
-    raise Refusal("ValidationException", "Requested resource not found.")
+    raise RefusalError("ValidationException", "Requested resource not found.")
 
 
 class TrainingService:
@@ -246,7 +256,7 @@ class TrainingService:
     def create(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["TrainingJobName"]
         if name in self.jobs:
-            raise Refusal("ResourceInUse", f"Training job names must be unique: {name}")
+            raise RefusalError("ResourceInUse", f"Training job names must be unique: {name}")
         self.jobs[name] = request
         self.looks[name] = 0
         return {"TrainingJobArn": described_training(request)["TrainingJobArn"]}
@@ -312,7 +322,7 @@ class TuningService:
 
     def describe(self, request: dict[str, Any]) -> dict[str, Any]:
         if not self.request:
-            raise Refusal("ResourceNotFound", "Requested resource not found.")
+            raise RefusalError("ResourceNotFound", "Requested resource not found.")
         return described_tuning(self.request, 2)
 
     def children(self, request: dict[str, Any]) -> dict[str, Any]:

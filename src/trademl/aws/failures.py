@@ -124,7 +124,7 @@ def _trouble(error: Any) -> str:
         return f"the credentials cannot be had ({error}): {_CREDENTIALS}"
     if isinstance(error, known.ProfileNotFound):
         return f"{error}: correct AWS_PROFILE"
-    if isinstance(error, known.HTTPClientError):
+    if isinstance(error, known.HTTPClientError | known.ConnectionError):
         return f"{error}: check aws.region and the network"
     if isinstance(error, known.ParamValidationError):
         return " ".join(str(error).split())

@@ -47,3 +47,35 @@ def record_job(
             billable_s=sum(billed) if billed else known and known.billable_s,
         )
     )
+
+
+def list_jobs(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return every job of a workspace, oldest first, as it was last seen.
+
+    ``cost_usd`` is billed seconds at the price on demand of the day of its start; None where one
+    of the two is not known.
+    """
+    rows = sorted(ledger.rows(tables.CloudJob), key=lambda row: (row.created_at, row.name))
+    return [
+        {
+            "name": row.name,
+            "region": row.region,
+            "kind": row.kind,
+            "status": row.status,
+            "study_id": row.study_id,
+            "created_at": row.created_at.isoformat(),
+            "instance_type": row.instance_type,
+            "instance_count": row.instance_count,
+            "failure": row.failure,
+            "worst_case_usd": row.worst_case_usd,
+            "billable_s": row.billable_s,
+            "cost_usd": _cost(row),
+        }
+        for row in rows
+    ]
+
+
+def _cost(row: tables.CloudJob) -> float | None:
+    if row.billable_s is None or row.usd_per_hour is None:
+        return None
+    return round(row.billable_s * row.instance_count / 3600.0 * row.usd_per_hour, 4)

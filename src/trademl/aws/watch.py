@@ -50,6 +50,7 @@ def wait_for(
 def _look(plan: JobPlan, clients: Clients, *, last_chance: bool) -> dict[str, Any] | None:
     """Return the description, or None where the call failed in a way that may pass."""
     from botocore.exceptions import ClientError, HTTPClientError
+    from botocore.exceptions import ConnectionError as NoConnectionError
 
     with aws_errors(f"looking at {plan.name}"):
         try:
@@ -57,7 +58,7 @@ def _look(plan: JobPlan, clients: Clients, *, last_chance: bool) -> dict[str, An
         except ClientError as error:
             if last_chance or not is_passing(error):
                 raise
-        except HTTPClientError:
+        except (HTTPClientError, NoConnectionError):
             if last_chance:
                 raise
     return None

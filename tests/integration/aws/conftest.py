@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from aws_cases import BUCKET, KEYS, REGION, ROLE, clean_environment, make_dataset
+from trademl.cli.main import main
 from trademl.ledger import Ledger
 from trademl.store.artifacts import Artifact, ArtifactStore
 
@@ -50,11 +50,7 @@ def aws(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     import requests
 
     requests.post(f"{moto_url}/moto-api/reset", timeout=10)
-    wanted = clean_environment(AWS_ENDPOINT_URL=moto_url, **KEYS)
-    for name in set(os.environ) - set(wanted):
-        monkeypatch.delenv(name)
-    for name, value in wanted.items():
-        monkeypatch.setenv(name, value)
+    only(monkeypatch, clean_environment(AWS_ENDPOINT_URL=moto_url, **KEYS))
     s3 = boto3.client("s3", region_name=REGION)
     s3.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     return moto_url
@@ -96,14 +92,35 @@ def strategy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, dataset: Artifact, strategy: Path) -> Run:
-    """Run the command line beside the strategy file, on the workspace that holds the dataset."""
+def run(
+    tmp_path: Path,
+    dataset: Artifact,
+    strategy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Run the command line beside the strategy file, on the workspace that holds the dataset.
+
+    In this process, because a new one takes seconds to load; `main` is what a user meets.
+    """
 
     def trademl(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "trademl", *words, "--workspace", "ws"]
-        return subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env=env,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        shared = ("--workspace", "ws", "--config", "strategy.toml")
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr("sys.argv", ["trademl", *words, *shared])
+            only(patch, dict(os.environ) if env is None else env)
+            with pytest.raises(SystemExit) as stop:
+                main()
+        found = capsys.readouterr()
+        return subprocess.CompletedProcess(words, int(stop.value.code or 0), found.out, found.err)
 
     return trademl
+
+
+def only(patch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Make ``environment`` the whole environment."""
+    for name in set(os.environ) - set(environment):
+        patch.delenv(name)
+    for name, value in environment.items():
+        patch.setenv(name, value)

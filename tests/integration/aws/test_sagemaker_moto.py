@@ -128,13 +128,13 @@ def test_own_image_trained_and_selected_like_a_local_study(run, strategy, s3, da
     plan = plan_training(dataset, STATIC, own, seed=3, strategy="es")
     put_model(s3, plan.name, write_archive(strategy.parent / "model.tar.gz"))
 
-    done = run("train", "--on", "sagemaker", "--json", "--config", "strategy.toml")
+    done = run("train", "--on", "sagemaker", "--json")
 
     assert done.returncode == 0, done.stderr
     study = json.loads(done.stdout)
     assert study["id"] == plan.study_id
     assert study["trials"][0]["failure"] is None
-    selected = run("models", "select", study["id"], "--json", "--config", "strategy.toml")
+    selected = run("models", "select", study["id"], "--json")
     assert selected.returncode == 0, selected.stderr
     # The archive's model flags a positive first column, which is the label itself.
     figures = json.loads(selected.stdout)["judgements"][0]["figures"]
@@ -210,7 +210,7 @@ def test_tuning_request_arrives_as_it_was_built(aws, dataset, store, ledger, str
 
 
 def test_dry_run_needs_no_credentials_and_sends_nothing(run, strategy):
-    done = run("tune", "--on", "sagemaker", "--dry-run", "--config", "strategy.toml",
+    done = run("tune", "--on", "sagemaker", "--dry-run",
                env=clean_environment(AWS_ENDPOINT_URL="http://127.0.0.1:9"))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["HyperParameterTuningJobConfig"]["Strategy"] == "Bayesian"
@@ -219,7 +219,7 @@ def test_dry_run_needs_no_credentials_and_sends_nothing(run, strategy):
 
 
 def test_without_credentials(run, strategy):
-    done = run("train", "--on", "sagemaker", "--config", "strategy.toml", env=clean_environment())
+    done = run("train", "--on", "sagemaker", env=clean_environment())
     assert done.returncode == 1
     assert "no AWS credentials were found: log in again" in one_line(done)
 
@@ -227,7 +227,7 @@ def test_without_credentials(run, strategy):
 def test_bucket_that_is_not_there(run, strategy, aws):
     text = strategy.read_text().replace(BUCKET, "nobody-has-this")
     strategy.write_text(text)
-    done = run("train", "--on", "sagemaker", "--config", "strategy.toml")
+    done = run("train", "--on", "sagemaker")
     assert done.returncode == 1
     assert "bucket nobody-has-this does not exist: make it with aws s3 mb" in one_line(done)
 
@@ -236,7 +236,7 @@ def test_region_that_cannot_be_reached(run, strategy, aws):
     env = clean_environment(
         AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="x", AWS_ENDPOINT_URL="http://127.0.0.1:9"
     )
-    done = run("train", "--on", "sagemaker", "--config", "strategy.toml", env=env)
+    done = run("train", "--on", "sagemaker", env=env)
     assert done.returncode == 1
     assert "check aws.region and the network" in one_line(done)
 
@@ -244,27 +244,27 @@ def test_region_that_cannot_be_reached(run, strategy, aws):
 def test_budget_is_judged_before_anything_is_uploaded(run, strategy, s3):
     text = strategy.read_text().replace(REGION, "us-east-1")
     strategy.write_text(text)
-    done = run("tune", "--on", "sagemaker", "--max-cost", "0.2", "--config", "strategy.toml")
+    done = run("tune", "--on", "sagemaker", "--max-cost", "0.2")
     assert done.returncode == 1
     assert "worst case 0.34 USD" in one_line(done)  # 3 jobs x 1 h x 0.115 USD = 0.345
     assert keys(s3) == {}
 
 
 def test_budget_without_a_price_is_refused(run, strategy, aws):
-    done = run("train", "--on", "sagemaker", "--max-cost", "5", "--config", "strategy.toml")
+    done = run("train", "--on", "sagemaker", "--max-cost", "5")
     assert done.returncode == 1
     assert "price of ml.m5.large in eu-west-2 is not known" in one_line(done)
 
 
 @pytest.mark.parametrize("flag", ["--dry-run", "--no-wait", "--retry"])
 def test_flags_of_sagemaker_are_refused_elsewhere(run, strategy, flag):
-    done = run("train", flag, "--config", "strategy.toml")
+    done = run("train", flag)
     assert done.returncode == 2
     assert f"{flag} needs --on sagemaker" in done.stderr
 
 
 def test_a_strategy_without_a_section_says_what_to_set(run, strategy):
     strategy.write_text('tuning = "tuning.json"\n')
-    done = run("train", "--on", "sagemaker", "--config", "strategy.toml")
+    done = run("train", "--on", "sagemaker")
     assert done.returncode == 1
     assert "[aws] lacks region, role_arn, bucket: set it in the strategy file" in one_line(done)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aws_cases import BUCKET, ROLE, make_dataset
-from test_sagemaker_requests import STATIC, seed_tuning
+from aws_cases import BUCKET, ROLE, STATIC, make_dataset, seed_tuning
 from trademl.aws.budget import check_budget, worst_case
 from trademl.aws.plan import plan_training, plan_tuning
 from trademl.aws.prices import FILE, PriceTable, load_prices

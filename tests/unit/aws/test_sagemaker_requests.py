@@ -9,17 +9,15 @@ from typing import Any
 
 import pytest
 
-from aws_cases import BUCKET, OWN_IMAGE, REGION, ROLE, make_dataset
+from aws_cases import BUCKET, OWN_IMAGE, REGION, ROLE, STATIC, make_dataset, seed_tuning
 from trademl.aws.images import linear_learner_image
 from trademl.aws.metric_definitions import metric_definitions
 from trademl.aws.plan import JobPlan, plan_training, plan_tuning
 from trademl.aws.settings import AwsConfig
-from trademl.config import sample_file
 from trademl.errors import ConfigError
 from trademl.store.artifacts import Artifact, ArtifactStore
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "sagemaker"
-STATIC = {"predictor_type": "binary_classifier"}
 BASE = {"region": REGION, "role_arn": ROLE, "bucket": BUCKET}
 
 
@@ -31,13 +29,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 @pytest.fixture(scope="module")
 def dataset(store: ArtifactStore) -> Artifact:
     return make_dataset(store)
-
-
-def seed_tuning(**changes: Any) -> dict[str, Any]:
-    """Return the original project's tuning job for three columns."""
-    job = json.loads(sample_file("tuning.json").read_text())
-    job["StaticHyperParameters"]["feature_dim"] = "3"
-    return {**job, **changes}
 
 
 def config(**changes: Any) -> AwsConfig:

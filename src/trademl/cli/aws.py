@@ -1,0 +1,59 @@
+"""``trademl aws``: what machines cost, and the jobs that a workspace has started."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trademl.cli import options
+from trademl.cli.output import emit
+from trademl.cli.session import open_session
+
+app = typer.Typer(
+    help="Prices of machines, and jobs on SageMaker.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command("prices")
+def prices(
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Ask AWS, and keep its answer.")
+    ] = False,
+    region: Annotated[str | None, typer.Option(help="[aws] region by default.")] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Print what an hour of each training machine costs in a region."""
+    from trademl.aws.prices import load_prices, refresh_prices
+
+    flags = {"aws.region": region}
+    with open_session(config, workspace, flags=flags, needs_file=False) as session:
+        where, folder = session.strategy.aws.region or "us-east-1", session.workspace.root
+        table = refresh_prices(where, folder) if refresh else load_prices(where, folder)
+    lines = [f"{table.region}: USD an hour on demand as of {table.as_of} ({table.source})"]
+    lines += [f"  {kind:<20} {usd:g}" for kind, usd in table.usd_per_hour.items()]
+    if not table.usd_per_hour:
+        lines.append("  none known: run trademl aws prices --refresh")
+    result = {"region": table.region, "as_of": table.as_of, "source": table.source}
+    emit({**result, "usd_per_hour": dict(table.usd_per_hour)}, as_json=json, lines=lines)
+
+
+@app.command("jobs")
+def jobs(workspace: options.Workspace = None, json: options.Json = False) -> None:
+    """List the jobs that this workspace has started, as they were last seen."""
+    from trademl.aws.records import list_jobs
+
+    with open_session(None, workspace, needs_file=False) as session:
+        found = list_jobs(session.workspace.ledger)
+    lines = [
+        f"{j['name']:<32} {j['kind']:<9} {j['status']:<11} {j['region']:<15} {_usd(j['cost_usd'])}"
+        f"  {j['study_id']}"
+        for j in found
+    ]
+    emit({"jobs": found}, as_json=json, lines=lines or ["no job yet: trademl train --on sagemaker"])
+
+
+def _usd(cost: float | None) -> str:
+    return "cost unknown" if cost is None else f"{cost:.2f} USD"
