@@ -5,7 +5,7 @@ Shape letters: N rows, D feature columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from trademl.train.hyperparameters import LinearLearnerParameters
 from trademl.train.inputs import check_inputs, sample_rows
 from trademl.train.metrics import Metrics, binary_metrics
 from trademl.train.model import LinearModel, sigmoid
+from trademl.train.observing import Checkpoint, ShouldStop, TrainingObserver
 from trademl.train.scaler import Scaler, fit_scaler
 from trademl.train.thresholds import RULE, Threshold, calibrate_as
 
@@ -66,15 +67,56 @@ class Rows:
     weight_N: Tensor
 
 
+def pass_key(parameters: LinearLearnerParameters) -> Hashable:
+    """Return what candidates must share to be trained in one pass by `fit_together`."""
+    return parameters.predictor_type, parameters.mini_batch_size
+
+
+def fit_together(
+    train: Split,
+    validation: Split | None,
+    candidates: Sequence[LinearLearnerParameters],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    columns: Sequence[str] = (),
+    test: Split | None = None,
+    observer: TrainingObserver | None = None,
+    checkpoint: Checkpoint | None = None,
+    should_stop: ShouldStop | None = None,
+) -> list[TrainedModel | TrainError]:
+    """Train candidates that share their `pass_key`; each equals its own `fit`, bit for bit."""
+    found: list[TrainedModel | TrainError] = []
+    for parameters in candidates:
+        try:
+            found.append(
+                fit(
+                    train,
+                    validation,
+                    parameters,
+                    seed=seed,
+                    progress=progress,
+                    columns=columns,
+                    test=test,
+                )
+            )
+        except TrainError as error:
+            found.append(error)
+    return found
+
+
 def fit(
     train: Split,
-    validation: Split,
+    validation: Split | None,
     parameters: LinearLearnerParameters,
     *,
     seed: int,
     progress: Progress | None = None,
     columns: Sequence[str] = (),
     test: Split | None = None,
+    observer: TrainingObserver | None = None,
+    checkpoint: Checkpoint | None = None,
+    should_stop: ShouldStop | None = None,
 ) -> TrainedModel:
     """Train one model; the same inputs and seed give the same bits.
 
@@ -107,6 +149,7 @@ def fit(
     TrainError
         If the weights stop being finite; it names the hyperparameters.
     """
+    validation = train if validation is None else validation
     names = tuple(columns) or tuple(f"x{i}" for i in range(train.features_ND.shape[1]))
     splits = {"train": train, "validation": validation} | ({"test": test} if test else {})
     check_inputs(splits, parameters, names)
