@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from trademl.errors import TrainError
 from trademl.etl.dataset import Split
+from trademl.ports import Progress
 from trademl.train.early_stopping import StoppingRule
 from trademl.train.hyperparameters import LinearLearnerParameters
 from trademl.train.model import save_model
+from trademl.train.observing import EpochReport
 from trademl.train.trials import Objective, TrialResult
 from trademl.train.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from trademl.train.linear_learner import TrainedModel
 
 # Starting a process takes as long as training does on this many numbers, a few seconds.
 _CELLS_WORTH_A_PROCESS = 4_000_000_000
@@ -101,14 +106,16 @@ def grouped(batch: Sequence[Ask]) -> list[list[Ask]]:
 
     A trial that may be stopped early trains alone.
     """
-    groups: dict[Any, list[Ask]] = {}
+    groups: dict[Hashable, list[Ask]] = {}
     for ask in batch:
-        key = ask.number if ask.rule else _pass_key(ask)
+        key = ("alone", ask.number) if ask.rule else _pass_key(ask)
         groups.setdefault(key, []).append(ask)
     return list(groups.values())
 
 
-def train_group(job: Job, group: Sequence[Ask]) -> list[TrialResult]:
+def train_group(
+    job: Job, group: Sequence[Ask], progress: Progress | None = None
+) -> list[TrialResult]:
     """Train trials that share their passes and keep their models.
 
     A trial that cannot be trained is a result as well, and the search goes on.
@@ -118,14 +125,80 @@ def train_group(job: Job, group: Sequence[Ask]) -> list[TrialResult]:
     ConfigError, DataError
         If no trial could be trained on these data.
     """
-    return [_try_to_train(job, ask) for ask in group]
-
-
-def _try_to_train(job: Job, ask: Ask) -> TrialResult:
     try:
-        return _train(job, ask)
+        from trademl.train import linear_learner
+    except ImportError as error:
+        raise TrainError(f"{error}: pip install 'trademl[train]'") from error
+    parameters = [LinearLearnerParameters.from_strings(ask.hyperparameters) for ask in group]
+    shared: dict[str, Any] = {"seed": job.seed, "columns": job.columns, "test": job.test}
+    if len(group) > 1:
+        found = linear_learner.fit_together(job.train, job.validation, parameters, **shared)
+        return [_result(job, ask, each) for ask, each in zip(group, found, strict=True)]
+    (ask,) = group
+    referee = Referee(ask.rule)
+    try:
+        trained = linear_learner.fit(
+            job.train,
+            job.validation,
+            *parameters,
+            observer=referee,
+            should_stop=referee.stops,
+            progress=progress,
+            **shared,
+        )
     except TrainError as error:
-        return failed(job, ask, str(error))
+        return [failed(job, ask, str(error))]
+    return [_result(job, ask, trained, is_stopped=referee.has_stopped)]
+
+
+class Referee:
+    """Watches one trial train, and stops it where its rule says so."""
+
+    def __init__(self, rule: StoppingRule | None) -> None:
+        self._rule = rule
+        self._losses: list[float] = []
+        self.has_stopped = False
+
+    def started(self, candidate: int, parameters: LinearLearnerParameters, n_models: int) -> None:
+        """Ignore it."""
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Note the validation loss; the last epoch is not judged."""
+        self._losses.append(report.validation_loss_M[0])
+        if self._rule is not None and report.epoch + 1 < report.epochs:
+            self.has_stopped = self._rule.stops(self._losses)
+
+    def finished(self, candidate: int, trained: TrainedModel) -> None:
+        """Ignore it."""
+
+    def stops(self) -> bool:
+        """Say whether the trial should train no further."""
+        return self.has_stopped
+
+
+def _result(
+    job: Job, ask: Ask, trained: TrainedModel | TrainError, *, is_stopped: bool = False
+) -> TrialResult:
+    if isinstance(trained, TrainError):
+        return failed(job, ask, str(trained))
+    path = job.model_path(ask.number)
+    save_model(trained.model, path)
+    return TrialResult(
+        ask.number,
+        ask.hyperparameters,
+        trained.metrics.get(job.objective.metric),
+        job.objective.direction,
+        trained.metrics,
+        path,
+        losses=tuple(log.validation_loss for log in trained.history),
+        is_stopped=is_stopped,
+    )
+
+
+def _pass_key(ask: Ask) -> Hashable:
+    from trademl.train.linear_learner import pass_key
+
+    return pass_key(LinearLearnerParameters.from_strings(ask.hyperparameters))
 
 
 def failed(job: Job, ask: Ask, reason: str) -> TrialResult:

@@ -1,4 +1,4 @@
-"""When a search ends before its last trial: a target, no more progress, or the time that it may take."""
+"""When a search ends before its last trial: target reached, no more progress, out of time."""
 
 from __future__ import annotations
 

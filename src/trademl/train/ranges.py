@@ -63,8 +63,8 @@ def parse_ranges(job: Mapping[str, Any]) -> tuple[Range, ...]:
     listed = section(job, "ParameterRanges", (*_KINDS, "AutoParameters"))
     if listed.get("AutoParameters"):
         raise ConfigError(
-            "AutoParameters leaves the range to SageMaker's Autotune, which has no local twin: give "
-            "each one a range of its own"
+            "AutoParameters leaves ranges to SageMaker's Autotune, which has no local twin: give "
+            "each parameter a range"
         )
     found: dict[str, Range] = {}
     for key, kind in _KINDS.items():
@@ -136,8 +136,7 @@ def _number_range(name: str, entry: Mapping[str, Any], *, is_integer: bool) -> N
 
 def _scaling(name: str, scaling: str, low: float, high: float, is_integer: bool) -> Scaling:
     if scaling == "Auto":
-        return "Logarithmic" if low > 0 and high / low >= _MAX_RANGES = 30  # of each kind, and values of a category
-_AUTO_IS_LOG_FROM else "Linear"
+        return "Logarithmic" if low > 0 and high / low >= _AUTO_IS_LOG_FROM else "Linear"
     if scaling == "Linear":
         return "Linear"
     if scaling == "Logarithmic":

@@ -52,9 +52,7 @@ def count(parent: Mapping[str, Any], key: str, high: int, *, low: int = 1) -> in
     return number
 
 
-def optional_count(
-    parent: Mapping[str, Any], key: str, high: int, *, low: int = 1
-) -> int | None:
+def optional_count(parent: Mapping[str, Any], key: str, high: int, *, low: int = 1) -> int | None:
     """Return the integer under ``key``, or None where it is left out; see `count`."""
     return count(parent, key, high, low=low) if key in parent else None
 

@@ -131,7 +131,7 @@ def parse_tuning_config(request: Mapping[str, Any]) -> TuningConfig:
     if both := sorted(r.name for r in ranges if r.name in static):
         raise ConfigError(f"{both[0]} is both in StaticHyperParameters and in ParameterRanges")
     objective = _objective(job)
-    strategy = cast(Strategy, choice(job, "Strategy", _STRATEGIES, "Bayesian"))
+    strategy = cast("Strategy", choice(job, "Strategy", _STRATEGIES, "Bayesian"))
     is_hyperband = strategy == "Hyperband"
     if "StrategyConfig" in job and not is_hyperband:
         raise ConfigError(f"StrategyConfig is for the Strategy Hyperband, which is {strategy} here")

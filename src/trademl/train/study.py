@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 import optuna
 from optuna.distributions import (
@@ -82,16 +83,22 @@ def open_study(
         held.engine.dispose()
 
 
+def span(trial: FrozenTrial) -> tuple[datetime, datetime]:
+    """Return when a finished trial was asked for and when it was told."""
+    begun, ended = trial.datetime_start, trial.datetime_complete
+    if begun is None or ended is None:
+        raise StoreError(f"trial {trial.number} of the study has no times: it was edited")
+    return begun.astimezone(), ended.astimezone()
+
+
 def runtime_s(trials: Sequence[FrozenTrial], n_parallel: int) -> float:
-    """Return what the batches of these trials took by the clock, in seconds."""
-    total = 0.0
-    for first in range(0, len(trials), n_parallel):
-        batch = trials[first : first + n_parallel]
-        begun = [t.datetime_start for t in batch if t.datetime_start]
-        ended = [t.datetime_complete for t in batch if t.datetime_complete]
-        if begun and ended:
-            total += (max(ended) - min(begun)).total_seconds()
-    return total
+    """Return what the batches of these finished trials took by the clock, in seconds."""
+    spans = [span(trial) for trial in trials]
+    batches = [spans[first : first + n_parallel] for first in range(0, len(spans), n_parallel)]
+    return sum(
+        (max(ended for _, ended in batch) - min(begun for begun, _ in batch)).total_seconds()
+        for batch in batches
+    )
 
 
 def _resume(

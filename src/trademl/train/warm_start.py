@@ -74,15 +74,13 @@ def parse_warm_start(request: Mapping[str, Any]) -> WarmStart | None:
         config.get("ParentHyperParameterTuningJobs"), list, "ParentHyperParameterTuningJobs"
     )
     key = "HyperParameterTuningJobName"
-    parents = [
-        str(section({"parent": entry}, "parent", (key,)).get(key, "")) for entry in listed
-    ]
+    parents = [str(section({"parent": entry}, "parent", (key,)).get(key, "")) for entry in listed]
     if not 1 <= len(parents) <= _MAX_PARENTS or not all(parents):
         raise ConfigError(
             f"ParentHyperParameterTuningJobs names {len(parents)} jobs, expected 1 to "
             f"{_MAX_PARENTS}, each with its {key}"
         )
-    return WarmStart(tuple(dict.fromkeys(parents)), cast(Kind, kind))
+    return WarmStart(tuple(dict.fromkeys(parents)), cast("Kind", kind))
 
 
 def check_parent(

@@ -74,7 +74,7 @@ class WorkerPool:
             worker = worker or self._start()
             try:
                 answer = worker.ask([asdict(ask) for ask in group])
-            except _WorkerDied as died:
+            except _WorkerDiedError as died:
                 self._workers.discard(worker)
                 worker, how = None, str(died)
             else:
@@ -122,7 +122,7 @@ class WorkerPool:
         )
 
 
-class _WorkerDied(Exception):
+class _WorkerDiedError(Exception):
     """A worker ended without an answer; the message says how."""
 
 
@@ -145,12 +145,12 @@ class _Worker:
 
         Raises
         ------
-        _WorkerDied
+        _WorkerDiedError
             If the process ends first.
         """
         stdin, stdout = self.process.stdin, self.process.stdout
         if stdin is None or stdout is None:
-            raise _WorkerDied("has no pipes")
+            raise _WorkerDiedError("has no pipes")
         with suppress(BrokenPipeError):
             if self._job:
                 stdin.write(self._job + "\n")
@@ -158,7 +158,7 @@ class _Worker:
             stdin.write(json.dumps(group) + "\n")
             stdin.flush()
         if not (line := stdout.readline()).endswith("\n"):
-            raise _WorkerDied(_how_it_ended(self.process.wait()))
+            raise _WorkerDiedError(_how_it_ended(self.process.wait()))
         answer: dict[str, Any] = json.loads(line)
         return answer
 
