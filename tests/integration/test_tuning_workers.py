@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 import test_tuning
+
 from trademl.errors import DataError
 from trademl.train import batch
 from trademl.train.batch import Ask, Job, train_group
