@@ -17,7 +17,7 @@ from trademl.train.model import save_model
 from trademl.train.parents import find_parents
 from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
-from trademl.train.studies import read_trials, search_facts, study_facts
+from trademl.train.studies import read_trials, search_metrics, study_metrics
 
 MODEL_FILE = "model.tar.gz"
 
@@ -77,15 +77,15 @@ def tune_dataset(
                 folder=draft.path,
                 progress=progress,
                 test=load_split(dataset, "test") if _reads_test(config) else None,
-                columns=_column_names(dataset),
+                columns=column_names(dataset),
                 parents=parents,
             )
-            draft.metrics.update(search_facts(search, config, parents, study_id=identity))
+            draft.metrics.update(search_metrics(search, config, parents, study_id=identity))
         study = store.get(identity)
     else:
         progress.step("tune")
         progress.done(f"kept {study.id}")
-    _record_study(study, ledger)
+    record_study(study, ledger)
     return study
 
 
@@ -121,11 +121,11 @@ def train_dataset(
                 seed=seed,
                 folder=draft.path,
                 progress=progress or Silent(),
-                columns=_column_names(dataset),
+                columns=column_names(dataset),
             )
-            draft.metrics.update(study_facts(VALIDATION_LOSS, [trial], ()))
+            draft.metrics.update(study_metrics(VALIDATION_LOSS, [trial], ()))
         study = store.get(identity)
-    _record_study(study, ledger)
+    record_study(study, ledger)
     return study
 
 
@@ -178,7 +178,8 @@ def _reads_test(config: TuningConfig) -> bool:
     return config.objective.metric.startswith("test:")
 
 
-def _column_names(dataset: Artifact) -> tuple[str, ...]:
+def column_names(dataset: Artifact) -> tuple[str, ...]:
+    """Return the names of a dataset's features, in order."""
     path = dataset.file("schema.json")
     try:
         return tuple(column["name"] for column in json.loads(path.read_bytes())["columns"])
@@ -208,7 +209,8 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _record_study(study: Artifact, ledger: Ledger) -> None:
+def record_study(study: Artifact, ledger: Ledger) -> None:
+    """Write a study and its trials to the ledger, keeping what selection said of them."""
     metrics = study.metrics
     known = {t.number: t.refused_because for t in ledger.rows(tables.Trial, study_id=study.id)}
     row = tables.Study(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from trademl.train.tuning import Search
 
 
-def study_facts(
+def study_metrics(
     objective: Objective, trials: Sequence[TrialResult], warnings: Sequence[str]
 ) -> dict[str, Any]:
     """Return the figures of a study, as JSON can hold them."""
@@ -28,7 +28,7 @@ def study_facts(
     }
 
 
-def search_facts(
+def search_metrics(
     search: Search, config: TuningConfig, parents: Sequence[Parent], *, study_id: str
 ) -> dict[str, Any]:
     """Return the figures of a study that a search made.
@@ -36,10 +36,10 @@ def search_facts(
     Returns
     -------
     dict
-        As `study_facts`; and how the search ended, when each trial began and ended, and the best
+        As `study_metrics`; and how the search ended, when each trial began and ended, and the best
         trial of it and its parents together where they share data and algorithm.
     """
-    facts = study_facts(config.objective, search.trials, config.warnings)
+    facts = study_metrics(config.objective, search.trials, config.warnings)
     for trial, (began, ended) in zip(facts["trials"], search.spans, strict=True):
         trial |= {"began_at": began.isoformat(), "ended_at": ended.isoformat()}
     return facts | {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -72,7 +73,9 @@ def open_study(
     StoreError
         If a study of that name was begun with other settings.
     """
-    options = {"connect_args": {"timeout": 30}} if storage.startswith("sqlite") else {}
+    options: dict[str, Any] = {}
+    if storage.startswith("sqlite"):
+        options = {"connect_args": {"timeout": 30}, "pool_events": [(_prepare_sqlite, "connect")]}
     held = optuna.storages.RDBStorage(storage, engine_kwargs=options)
     prior = [trial for parent in parents for trial in _prior_trials(parent, config)]
     try:
@@ -81,6 +84,12 @@ def open_study(
     finally:
         held.remove_session()
         held.engine.dispose()
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Do without a flush of the disk in each of a trial's twenty commits, as the ledger does."""
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
 
 
 def span(trial: FrozenTrial) -> tuple[datetime, datetime]:
