@@ -9,7 +9,7 @@ from typing import Literal
 
 from trademl.errors import TrainError
 from trademl.train.metrics import Metrics
-from trademl.train.model import LinearModel, load_model
+from trademl.train.model import LinearModel, load_binary_model
 
 Direction = Literal["Maximize", "Minimize"]
 
@@ -84,4 +84,4 @@ class TrialResult:
         """
         if self.model_path is None:
             raise TrainError(f"trial {self.number} has no model: {self.failure}")
-        return load_model(self.model_path)
+        return load_binary_model(self.model_path)

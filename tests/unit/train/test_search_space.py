@@ -170,8 +170,8 @@ def test_auto_scaling_is_logarithmic_over_two_decades(low, high, expected):
         ),
         (changed(RandomSeed=-1), "RandomSeed is -1"),
         (
-            changed(StaticHyperParameters={"predictor_type": "regressor"}),
-            "regressor is not supported",
+            changed(StaticHyperParameters={"predictor_type": "ranker"}),
+            "predictor_type is 'ranker'",
         ),
         (
             changed(StaticHyperParameters={**SAMPLE["StaticHyperParameters"], "wd": "0.1"}),
