@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,9 @@ from trademl.train.workers import WorkerPool
 if TYPE_CHECKING:
     from trademl.train.linear_learner import TrainedModel
 
-# Starting a process takes as long as training does on this many numbers, a few seconds.
-_CELLS_WORTH_A_PROCESS = 4_000_000_000
+# Features read by all trials, above which a worker of its own can die or be killed without harm to
+# the search: about half a minute of training, against a few seconds to start the workers.
+_CELLS_WORTH_A_PROCESS = 20_000_000_000
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Ask:
 class BatchTrainer:
     """Trains batches, in processes of their own where that pays; use it as a context manager.
 
+    Short searches train in threads of this process: compiled code lets them run side by side.
+
     Parameters
     ----------
     n_jobs, n_parallel : int
@@ -73,10 +77,10 @@ class BatchTrainer:
 
     def __init__(self, job: Job, *, n_jobs: int, n_parallel: int, epochs: int) -> None:
         self._job = job
-        n_cells = job.train.features_ND.size * epochs * n_jobs
         n_workers = min(n_parallel, len(os.sched_getaffinity(0)))
-        pays = n_workers > 1 and n_cells >= _CELLS_WORTH_A_PROCESS
-        self._pool = WorkerPool(job, n_workers) if pays else None
+        n_cells = job.train.features_ND.size * epochs * n_jobs
+        self._threads = ThreadPoolExecutor(n_workers)
+        self._pool = WorkerPool(job, n_workers) if n_cells >= _CELLS_WORTH_A_PROCESS else None
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +91,7 @@ class BatchTrainer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._threads.shutdown(cancel_futures=True)
         if self._pool is not None:
             self._pool.close()
 
@@ -96,7 +101,7 @@ class BatchTrainer:
         if self._pool is not None:
             done = self._pool.run(groups)
         else:
-            done = [train_group(self._job, group) for group in groups]
+            done = list(self._threads.map(lambda group: train_group(self._job, group), groups))
         results = {result.number: result for group in done for result in group}
         return [results[ask.number] for ask in batch]
 
