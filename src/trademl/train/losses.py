@@ -39,7 +39,8 @@ def row_losses(name: str, shape: float, label_N: NDArray[Any], score_CN: NDArray
         largest_N = score_CN.max(axis=0)
         total_N = np.log(np.exp(score_CN - largest_N).sum(axis=0)) + largest_N
         own_N = score_CN[label_N.astype(np.int64), np.arange(len(label_N))]
-        return np.subtract(total_N, own_N, dtype=np.float64)
+        losses_N: Floats = total_N - own_N
+        return losses_N
     score_N = score_CN[0]
     if name == "logistic":
         return np.asarray(np.logaddexp(0.0, score_N) - label_N * score_N, np.float64)

@@ -40,7 +40,7 @@ class Float8(types.Type):
     """The numba type of a vector of eight float32."""
 
     def __init__(self) -> None:
-        super().__init__(name="Float8")  # type: ignore[no-untyped-call]
+        super().__init__(name="Float8")
 
 
 float8: Any = Float8()
@@ -49,7 +49,7 @@ float8: Any = Float8()
 @register_model(Float8)
 class _Float8Model(models.PrimitiveModel):
     def __init__(self, manager: Any, front_end: Any) -> None:
-        super().__init__(manager, front_end, _VECTOR)
+        super().__init__(manager, front_end, _VECTOR)  # type: ignore[no-untyped-call]
 
 
 def _same(value: float) -> ir.Constant:
