@@ -102,6 +102,7 @@ class Study(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(default=_now)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    name: Mapped[str | None]  # of the tuning job, where it has one
     objective: Mapped[str]
     direction: Mapped[str]
     seed: Mapped[int]
@@ -115,6 +116,7 @@ class Trial(Base):
 
     study_id: Mapped[str] = mapped_column(ForeignKey("tuning_studies.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str | None]  # Completed | Stopped | Failed; None before it was recorded
     objective: Mapped[float | None]
     hyperparameters: Mapped[Json]
     metrics: Mapped[Json]

@@ -14,9 +14,10 @@ from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.model import save_model
-from trademl.train.search_space import TuningConfig, parse_tuning_config
+from trademl.train.parents import find_parents
+from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
-from trademl.train.trials import Objective, TrialResult
+from trademl.train.studies import read_trials, search_metrics, study_metrics
 
 MODEL_FILE = "model.tar.gz"
 
@@ -35,27 +36,38 @@ def tune_dataset(
     Parameters
     ----------
     request : mapping
-        The tuning job as SageMaker's JSON: see `trademl.train.search_space`.
+        The tuning job as SageMaker's JSON: see `trademl.train.search_space`. The parents of a
+        ``WarmStartConfig`` are finished studies of the ledger, by id or by name.
+
+    Returns
+    -------
+    Artifact
+        `trademl.train.describe.describe_tuning_job` gives what SageMaker would say of it.
 
     Raises
     ------
     ConfigError
-        If the request is refused.
+        If the request is refused, or a parent is unknown or does not fit.
     TrainError
-        If every trial failed.
+        If every trial failed, or none has a value of the objective.
     """
     config = parse_tuning_config(request)
+    parents = find_parents(config, dataset, store, ledger)
     progress = progress or Silent()
     parameters = {"tuning": dict(request), "seed": seed}
-    identity = artifact_id("study", {"dataset": dataset.id}, parameters)
+    inputs = {"dataset": dataset.id} | {f"parent {n}": p.study_id for n, p in enumerate(parents)}
+    identity = artifact_id("study", inputs, parameters)
     if (study := store.find(identity)) is None:
         require_extra("train")
         from trademl.train.tuning import tune
 
         with store.create(
-            identity, parents=[dataset.id], parameters=parameters, resume=True
+            identity,
+            parents=[dataset.id, *(parent.study_id for parent in parents)],
+            parameters=parameters,
+            resume=True,
         ) as draft:
-            trials = tune(
+            search = tune(
                 load_split(dataset, "train"),
                 load_split(dataset, "validation"),
                 config,
@@ -66,8 +78,9 @@ def tune_dataset(
                 progress=progress,
                 test=load_split(dataset, "test") if _reads_test(config) else None,
                 columns=column_names(dataset),
+                parents=parents,
             )
-            draft.metrics.update(study_metrics(config.objective, trials, config.warnings))
+            draft.metrics.update(search_metrics(search, config, parents, study_id=identity))
         study = store.get(identity)
     else:
         progress.step("tune")
@@ -98,7 +111,7 @@ def train_dataset(
     identity = artifact_id("study", {"dataset": dataset.id}, parameters)
     if (study := store.find(identity)) is None:
         require_extra("train")
-        from trademl.train.tuning import VALIDATION_LOSS, train_one
+        from trademl.train.tuning import train_one
 
         with store.create(identity, parents=[dataset.id], parameters=parameters) as draft:
             trial = train_one(
@@ -161,23 +174,6 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def read_trials(study: Artifact) -> list[TrialResult]:
-    """Return the trials of a study, their models in its folder."""
-    metrics = study.metrics
-    return [
-        TrialResult(
-            number=trial["number"],
-            hyperparameters=trial["hyperparameters"],
-            objective=trial["objective"],
-            direction=metrics["direction"],
-            metrics=trial["metrics"],
-            model_path=study.file(trial["file"]) if trial["file"] else None,
-            failure=trial["failure"],
-        )
-        for trial in metrics["trials"]
-    ]
-
-
 def _reads_test(config: TuningConfig) -> bool:
     return config.objective.metric.startswith("test:")
 
@@ -189,29 +185,6 @@ def column_names(dataset: Artifact) -> tuple[str, ...]:
         return tuple(column["name"] for column in json.loads(path.read_bytes())["columns"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
-
-
-def study_metrics(
-    objective: Objective, trials: Sequence[TrialResult], warnings: Sequence[str]
-) -> dict[str, Any]:
-    """Return what a study's manifest says about its trials."""
-    return {
-        "objective": objective.metric,
-        "direction": objective.direction,
-        "warnings": list(warnings),
-        "best_trial": max(trials, key=lambda t: (t.rank, -t.number)).number,
-        "trials": [
-            {
-                "number": t.number,
-                "objective": t.objective,
-                "hyperparameters": dict(t.hyperparameters),
-                "metrics": dict(t.metrics),
-                "file": t.model_path.name if t.model_path else None,
-                "failure": t.failure,
-            }
-            for t in trials
-        ],
-    }
 
 
 def _verdict(selection: Selection) -> dict[str, Any]:
@@ -243,6 +216,7 @@ def record_study(study: Artifact, ledger: Ledger) -> None:
     row = tables.Study(
         id=study.id,
         dataset_id=study.manifest["parents"][0],
+        name=metrics["name"],
         objective=metrics["objective"],
         direction=metrics["direction"],
         seed=study.manifest["parameters"]["seed"],
@@ -251,6 +225,7 @@ def record_study(study: Artifact, ledger: Ledger) -> None:
     trials = [
         {
             "number": trial["number"],
+            "status": trial["status"],
             "objective": trial["objective"],
             "hyperparameters": trial["hyperparameters"],
             "metrics": trial["metrics"],

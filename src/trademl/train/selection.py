@@ -171,8 +171,9 @@ def judge(
 
 
 def _epochs(trial: TrialResult) -> int:
-    """Return how often training ranked this trial's weights on validation rows."""
-    return int(trial.model().metrics.get("epochs", 1))
+    """Return how often training ranked weights of this trial on validation rows."""
+    metrics = trial.model().metrics
+    return int(metrics.get("n_looks", metrics.get("epochs", 1)))
 
 
 def out_of_fold_flags(

@@ -1,0 +1,120 @@
+"""What SageMaker would say of a study: the shapes of its Describe calls, from a local artifact."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from trademl.store.artifacts import Artifact
+from trademl.store.identity import digest_bytes
+from trademl.train.completion import n_idle
+from trademl.train.studies import read_trials
+
+_STATUSES = {"out_of_time": "Stopped"}  # how a search ended; anything else is Completed
+_ARN = "arn:trademl:local"
+
+
+def describe_tuning_job(study: Artifact) -> dict[str, Any]:
+    """Return a search in the shape of ``DescribeHyperParameterTuningJob``.
+
+    Parameters
+    ----------
+    study : Artifact
+        Of `trademl.train.jobs.tune_dataset`.
+
+    Returns
+    -------
+    dict
+        As JSON can hold it; times are ISO 8601 texts, hyperparameters strings. Trials begin when
+        their batch is drawn up and end when it is written down.
+    """
+    found = study.metrics
+    trials = found["trials"]
+    name = found["name"] or study.id
+    statuses = Counter(trial["status"] for trial in trials)
+    n_scored = sum(trial["objective"] is not None for trial in trials)
+    began = min(trial["began_at"] for trial in trials)
+    ended = max(trial["ended_at"] for trial in trials)
+    described = {
+        "HyperParameterTuningJobName": name,
+        "HyperParameterTuningJobArn": f"{_ARN}:hyper-parameter-tuning-job/{study.id}",
+        "HyperParameterTuningJobStatus": _STATUSES.get(found["ending"], "Completed"),
+        "CreationTime": began,
+        "HyperParameterTuningEndTime": ended,
+        "LastModifiedTime": ended,
+        "TrainingJobStatusCounters": {
+            "Completed": statuses["Completed"],
+            "InProgress": 0,
+            "RetryableError": 0,
+            "NonRetryableError": statuses["Failed"],
+            "Stopped": statuses["Stopped"],
+        },
+        "ObjectiveStatusCounters": {
+            "Succeeded": n_scored,
+            "Pending": 0,
+            "Failed": len(trials) - n_scored,
+        },
+        "BestTrainingJob": training_job_summary(study, trials[found["best_trial"]]),
+        "TuningJobCompletionDetails": {
+            "NumberOfTrainingJobsObjectiveNotImproving": n_idle(read_trials(study))
+        },
+        "ConsumedResources": {"RuntimeInSeconds": round(sum(map(_seconds, trials)))},
+    }
+    if best := found["overall_best"]:
+        described["OverallBestTrainingJob"] = _summary(
+            best["trial"], found, job_name=best["name"] or best["study"], study_id=best["study"]
+        )
+    return described
+
+
+def training_job_summary(study: Artifact, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one trial in the shape of ``HyperParameterTrainingJobSummary``."""
+    name = study.metrics["name"] or study.id
+    return _summary(trial, study.metrics, job_name=name, study_id=study.id)
+
+
+def training_job_name(tuning_job: str, study_id: str, number: int) -> str:
+    """Return a trial's name as SageMaker makes it: the search's, its number from 1, eight digits.
+
+    Examples
+    --------
+    >>> training_job_name("btc", "study-0123456789ab", 0)
+    'btc-001-b68a3020'
+    """
+    digits = digest_bytes(f"{study_id}/{number}".encode())[:8]
+    return f"{tuning_job}-{number + 1:03d}-{digits}"
+
+
+def _summary(
+    trial: Mapping[str, Any], found: Mapping[str, Any], *, job_name: str, study_id: str
+) -> dict[str, Any]:
+    name = training_job_name(job_name, study_id, trial["number"])
+    summary = {
+        "TrainingJobName": name,
+        "TrainingJobArn": f"{_ARN}:training-job/{name}",
+        "TrainingJobStatus": trial["status"],
+        "TunedHyperParameters": {n: trial["hyperparameters"][n] for n in found["tuned"]},
+        "ObjectiveStatus": "Failed" if trial["objective"] is None else "Succeeded",
+    }
+    if "began_at" in trial:
+        summary |= {
+            "CreationTime": trial["began_at"],
+            "TrainingStartTime": trial["began_at"],
+            "TrainingEndTime": trial["ended_at"],
+        }
+    if trial["objective"] is not None:
+        summary["FinalHyperParameterTuningJobObjectiveMetric"] = {
+            "Type": found["direction"],
+            "MetricName": found["objective"],
+            "Value": trial["objective"],
+        }
+    if trial["failure"] is not None:
+        summary["FailureReason"] = trial["failure"][:1024]
+    return summary
+
+
+def _seconds(trial: Mapping[str, Any]) -> float:
+    began, ended = (datetime.fromisoformat(trial[key]) for key in ("began_at", "ended_at"))
+    return (ended - began).total_seconds()
