@@ -1,8 +1,13 @@
-"""The channels of a job: which objects in S3 it reads, and how they reach its container."""
+"""The channels of a job: which objects in S3 it reads, and how they reach its container.
+
+A dataset's copy has a folder for each split. An image of ours takes the names of the features from
+``schema.json`` beside the training rows; see `trademl.train.channels`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from trademl.aws.settings import AwsConfig
@@ -14,14 +19,13 @@ from trademl.store.artifacts import Artifact
 CONTENT_TYPES: dict[TableFormat, str] = {
     "recordio": "application/x-recordio-protobuf",
     "csv": "text/csv",
-    "parquet": "application/x-parquet",
 }
 SHUFFLE_SEED = 0
 
 
 @dataclass(frozen=True)
 class Channel:
-    """One channel: an object, or with ``is_manifest`` a list of objects, and what they hold."""
+    """One channel: a prefix of keys, or with ``is_manifest`` a list of them, and what they hold."""
 
     name: str
     uri: str
@@ -75,16 +79,37 @@ def dataset_channels(
     return tuple(_channel(dataset, split, folder, config) for split in splits)
 
 
+def object_name(dataset: Artifact, split: str, path: Path) -> str:
+    """Return where a file of records lies in the copy: in a folder of its split."""
+    name = path.relative_to(dataset.path).as_posix()
+    return name if "/" in name else f"{split}/{name}"
+
+
+def takes_schema(split: str, config: AwsConfig) -> bool:
+    """Return whether a channel also brings ``schema.json``, from which an image of ours has names.
+
+    A pipe would run it together with the rows, and AWS's Linear Learner would read it as rows.
+    """
+    return split == "train" and not config.is_linear_learner and config.input_mode != "Pipe"
+
+
+def manifest_name(split: str, config: AwsConfig) -> str:
+    """Return the name of the list of a split's parts, with or without the schema among them."""
+    return f"{split}.with-schema.manifest" if takes_schema(split, config) else f"{split}.manifest"
+
+
 def _channel(dataset: Artifact, split: str, folder: str, config: AwsConfig) -> Channel:
     paths = record_files(dataset, split)
     table_format = format_of(paths[0])
-    if table_format == "parquet" and config.is_linear_learner:
+    if table_format == "parquet":
         raise ConfigError(
-            f"{dataset.id} holds Parquet, Linear Learner reads RecordIO and CSV: build it with "
+            f"{dataset.id} holds Parquet, training containers read RecordIO and CSV: build it with "
             "trademl features build --format recordio"
         )
-    if table_format == "parquet" and config.input_mode == "Pipe":
-        raise ConfigError("input_mode is Pipe, and Parquet cannot be read from a pipe: use File")
     is_manifest = f"{split}.manifest" in dataset.manifest["files"]
-    name = f"{split}.manifest" if is_manifest else paths[0].name
+    name = object_name(dataset, split, paths[0])
+    if is_manifest:
+        name = manifest_name(split, config)
+    elif takes_schema(split, config):
+        name = f"{split}/"
     return Channel(split, f"{folder}/{name}", CONTENT_TYPES[table_format], is_manifest)

@@ -27,7 +27,8 @@ from trademl.aws.watch import Sleep, check_ended_well, wait_for
 from trademl.ledger import Ledger
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
-from trademl.train.jobs import column_names, record_study, study_metrics
+from trademl.train.jobs import column_names, record_study
+from trademl.train.studies import study_metrics
 
 MAX_ATTEMPTS = 99
 

@@ -16,11 +16,11 @@ from trademl.errors import ConfigError
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import artifact_id
 from trademl.train.hyperparameters import PLATFORM_KEYS, LinearLearnerParameters, as_text
+from trademl.train.search_space import VALIDATION_LOSS
 from trademl.train.trials import Objective
 
 Kind = Literal["training", "tuning"]
 REQUEST_VERSION = 1  # raised when requests change so that their results would differ
-VALIDATION_LOSS = Objective("validation:objective_loss", "Minimize")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class JobPlan:
     @property
     def n_jobs(self) -> int:
         """Training jobs at most."""
-        return self.body.n_jobs if isinstance(self.body, TuningRequest) else 1
+        return self.body.config.n_jobs if isinstance(self.body, TuningRequest) else 1
 
     @property
     def request(self) -> dict[str, Any]:
@@ -140,12 +140,17 @@ def plan_tuning(
     found = read_tuning_request(tuning, seed)
     _check_static(found.static, dataset)
     image = _image(config)
+    if config.is_linear_learner and found.only_local:
+        raise ConfigError(
+            f"{found.only_local[0]} has listed values, AWS's Linear Learner takes a range of "
+            "numbers alone: give it MinValue and MaxValue"
+        )
     parameters = {"tuning": dict(tuning), "seed": seed, "sagemaker": _decisive(config, image)}
     study_id = _study_id(dataset, parameters, image)
-    name = check_name(found.name or job_name(study_id), TUNING_LIMIT)
+    name = check_name(found.config.name or job_name(study_id), TUNING_LIMIT)
     channels = dataset_channels(dataset, config, with_test=found.reads_test)
     place = JobPlace(name, study_id, strategy, image, channels, config)
-    return JobPlan(place, found, parameters, _warnings(found, config))
+    return JobPlan(place, found, parameters, found.config.warnings)
 
 
 def _image(config: AwsConfig) -> str:
@@ -178,15 +183,3 @@ def _check_static(static: Mapping[str, str], dataset: Artifact) -> None:
             f"feature_dim is {parameters.feature_dim}, {dataset.id} has {width} columns: set it to "
             f"{width}, or to auto"
         )
-
-
-def _warnings(found: TuningRequest, config: AwsConfig) -> tuple[str, ...]:
-    metric = found.objective.metric
-    is_by_epoch = metric.partition(":")[2] == "objective_loss"
-    if config.is_linear_learner and found.stops_early and not is_by_epoch:
-        return (
-            *found.warnings,
-            f"TrainingJobEarlyStoppingType Auto does nothing for {metric}: Linear Learner says "
-            "only objective_loss after each epoch",
-        )
-    return found.warnings

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trademl.aws.channels import Channel
-from trademl.aws.metric_definitions import metric_definitions
 from trademl.aws.settings import AwsConfig
 from trademl.aws.tuning_request import TuningRequest
+from trademl.train.metric_regexes import regexes_of
 
 CHECKPOINTS = "/opt/ml/checkpoints"
 
@@ -42,7 +42,7 @@ def training_job_request(place: JobPlace, hyperparameters: Mapping[str, str]) ->
     return {
         "TrainingJobName": place.name,
         "HyperParameters": dict(hyperparameters),
-        **_definition(place),
+        **_definition(place, hyperparameters),
         "Tags": _tags(place),
     }
 
@@ -54,7 +54,7 @@ def tuning_job_request(place: JobPlace, tuning: TuningRequest) -> dict[str, Any]
         "HyperParameterTuningJobConfig": dict(tuning.job),
         "TrainingJobDefinition": {
             "StaticHyperParameters": dict(tuning.static),
-            **_definition(place),
+            **_definition(place, tuning.static),
         },
         "Tags": _tags(place),
     }
@@ -63,11 +63,11 @@ def tuning_job_request(place: JobPlace, tuning: TuningRequest) -> dict[str, Any]
     return request
 
 
-def _definition(place: JobPlace) -> dict[str, Any]:
+def _definition(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
     """Return what a training job and the definition of a tuning job's children share."""
     config = place.config
     definition: dict[str, Any] = {
-        "AlgorithmSpecification": _algorithm(place),
+        "AlgorithmSpecification": _algorithm(place, static),
         "RoleArn": config.role_arn,
         "InputDataConfig": [channel.as_request(config) for channel in place.channels],
         "OutputDataConfig": _with_key(
@@ -101,14 +101,15 @@ def _definition(place: JobPlace) -> dict[str, Any]:
     return definition
 
 
-def _algorithm(place: JobPlace) -> dict[str, Any]:
+def _algorithm(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
     """Return the image; SageMaker fills in the metrics of its own images by itself."""
     found: dict[str, Any] = {
         "TrainingImage": place.image,
         "TrainingInputMode": place.config.input_mode,
     }
     if not place.config.is_linear_learner:
-        found["MetricDefinitions"] = metric_definitions()
+        regexes = regexes_of(static["predictor_type"])
+        found["MetricDefinitions"] = [{"Name": n, "Regex": regex} for n, regex in regexes.items()]
     return found
 
 

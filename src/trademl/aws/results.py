@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from trademl.aws.kinds import KINDS
 from trademl.aws.plan import JobPlan
 from trademl.errors import CloudError, StoreError
 from trademl.ports import Progress
-from trademl.train.hyperparameters import PLATFORM_KEYS
+from trademl.train.hyperparameters import PLATFORM_KEYS, LinearLearnerParameters
 from trademl.train.metrics import Metrics
-from trademl.train.model import load_model
+from trademl.train.model import LinearModel, load_model, save_model
 from trademl.train.trials import TrialResult
 
 _SPLITS = ("train:", "validation:", "test:")
@@ -145,13 +145,35 @@ def _model(
     archive = folder / f"trial-{number:02d}.sagemaker.tar.gz"
     if not uri or not (archive.exists() or fetch_object(uri, archive, clients.s3)):
         return None, f"{job['TrainingJobStatus']} without a model in S3 ({uri or 'no address'})"
+    failure = _keep(archive, path, job, columns)
+    return (None, failure) if failure else (path, None)
+
+
+def _keep(archive: Path, path: Path, job: Mapping[str, Any], columns: Sequence[str]) -> str | None:
+    """Put a model that trademl can read at ``path``; return why it cannot, where it cannot.
+
+    The archive of an image of ours becomes that file as it is. What is read out of an artifact of
+    AWS's Linear Learner is written anew, and its archive kept beside it.
+    """
     try:
         model = load_model(archive)
-    except StoreError:
-        return None, f"its model cannot be read here: it is kept as {archive.name}"
+    except StoreError as error:
+        reason = str(error).removeprefix(f"{archive}").lstrip(" :")
+        return f"its model cannot be read and is kept as {archive.name}: {reason}"
+    if not isinstance(model, LinearModel):
+        return f"it is kept as {archive.name}: selection judges binary classifiers only"
     if len(model.columns) != len(columns):
-        return None, f"its model has {len(model.columns)} columns, the dataset {len(columns)}"
-    return archive.replace(path), None
+        return f"its model has {len(model.columns)} columns, the dataset {len(columns)}"
+    if model.columns == tuple(columns):
+        archive.replace(path)
+        return None
+    if model.columns != tuple(f"x{i}" for i in range(len(columns))):  # what stands in for names
+        return f"its model names other columns than the dataset, first {model.columns[0]}"
+    given = {k: v for k, v in job.get("HyperParameters", {}).items() if k not in PLATFORM_KEYS}
+    known = LinearLearnerParameters.from_strings(given).as_dict()
+    hyperparameters = {**known, **model.hyperparameters}
+    save_model(replace(model, columns=tuple(columns), hyperparameters=hyperparameters), path)
+    return None
 
 
 def fetch_object(uri: str, path: Path, s3: Any) -> bool:

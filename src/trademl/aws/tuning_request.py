@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trademl.errors import ConfigError
-from trademl.train.hyperparameters import as_text, closest
-from trademl.train.request import count
-from trademl.train.search_space import parse_tuning_config
+from trademl.train.hyperparameters import as_text
+from trademl.train.ranges import only_local
+from trademl.train.search_space import TuningConfig, parse_tuning_config
 from trademl.train.trials import Objective
 
-STRATEGIES = ("Bayesian", "Random", "Hyperband", "Grid")
-MAX_JOBS = 750
-# What SageMaker takes and a local search may not: none of it changes what is tuned.
-_CONFIG_EXTRAS = ("StrategyConfig", "TuningJobCompletionCriteria", "TrainingJobEarlyStoppingType")
-_REQUEST_EXTRAS = ("WarmStartConfig", "Autotune", "Tags")
+_NOT_OF_THE_JOB = (
+    "StaticHyperParameters",
+    "HyperParameterTuningJobName",
+    "WarmStartConfig",
+    "Autotune",
+    "Tags",
+)
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,25 @@ class TuningRequest:
     ----------
     job : mapping
         ``HyperParameterTuningJobConfig``.
-    static : mapping of str to str
-    objective : Objective
-    n_jobs : int
-        Training jobs at most.
-    name : str
-        ``HyperParameterTuningJobName``, or empty.
+    config : TuningConfig
+        The same, as the local search reads it.
     warm_start : mapping or None
         ``WarmStartConfig``.
     """
 
     job: Mapping[str, Any]
-    static: Mapping[str, str]
-    objective: Objective
-    n_jobs: int
-    name: str = ""
+    config: TuningConfig
     warm_start: Mapping[str, Any] | None = None
-    warnings: tuple[str, ...] = ()
+
+    @property
+    def static(self) -> Mapping[str, str]:
+        """Hyperparameters of every training job."""
+        return self.config.static
+
+    @property
+    def objective(self) -> Objective:
+        """What the search is for."""
+        return self.config.objective
 
     @property
     def reads_test(self) -> bool:
@@ -52,67 +54,43 @@ class TuningRequest:
         return self.objective.metric.startswith("test:")
 
     @property
-    def stops_early(self) -> bool:
-        """Whether SageMaker may stop a child job before its end."""
-        return self.job.get("TrainingJobEarlyStoppingType") == "Auto"
+    def only_local(self) -> list[str]:
+        """Hyperparameters whose ranges AWS's Linear Learner would refuse."""
+        return only_local(self.config.ranges)
 
 
 def read_tuning_request(request: Mapping[str, Any], seed: int) -> TuningRequest:
-    """Return a tuning job's part of a request, numbers of ``ResourceLimits`` as integers.
+    """Return a tuning job's part of a request.
+
+    Numbers of ``ResourceLimits`` become integers, bounds and values of ranges strings, the only
+    types that SageMaker takes; ``seed`` stands for a missing ``RandomSeed``.
 
     Raises
     ------
     ConfigError
         If a key, name, range, objective or strategy is refused.
     """
-    nested = request.get("HyperParameterTuningJobConfig")
-    source: Mapping[str, Any] = nested if isinstance(nested, dict) else request
-    strategy = source.get("Strategy")
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"Strategy {strategy!r} is unknown{closest(str(strategy), STRATEGIES)}")
-    common = parse_tuning_config(_common_part(request))
-    job = {key: value for key, value in source.items() if key not in _not_of_the_job()}
-    job["ParameterRanges"] = _as_texts(source["ParameterRanges"])
-    job["ResourceLimits"] = _limits(source)
-    job.setdefault("RandomSeed", seed)
-    job.setdefault("TrainingJobEarlyStoppingType", "Off")
-    if strategy == "Hyperband" and job["TrainingJobEarlyStoppingType"] != "Off":
-        raise ConfigError("Strategy Hyperband needs TrainingJobEarlyStoppingType Off")
+    config = parse_tuning_config(request)
+    source = request.get("HyperParameterTuningJobConfig", request)
+    job = {key: value for key, value in source.items() if key not in _NOT_OF_THE_JOB}
+    job |= {
+        "Strategy": config.strategy,
+        "HyperParameterTuningJobObjective": {
+            "MetricName": config.objective.metric,
+            "Type": config.objective.direction,
+        },
+        "ParameterRanges": _as_texts(source["ParameterRanges"]),
+        "ResourceLimits": {
+            name: int(as_text(limit)) for name, limit in source["ResourceLimits"].items()
+        },
+        "RandomSeed": seed if config.random_seed is None else config.random_seed,
+    }
     return TuningRequest(
-        job=job,
-        static=common.static,
-        objective=common.objective,
-        n_jobs=_most_jobs(job),
-        name=str(request.get("HyperParameterTuningJobName", "")),
-        warm_start=request.get("WarmStartConfig"),
-        warnings=common.warnings,
+        {"TrainingJobEarlyStoppingType": "Off", **job}, config, request.get("WarmStartConfig")
     )
 
 
-def _common_part(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what both backends read, in the words that the local one knows."""
-    common = {key: value for key, value in request.items() if key not in _REQUEST_EXTRAS}
-    if isinstance(nested := common.get("HyperParameterTuningJobConfig"), dict):
-        return {**common, "HyperParameterTuningJobConfig": _local_words(nested)}
-    return _local_words(common)
-
-
-def _local_words(job: Mapping[str, Any]) -> dict[str, Any]:
-    common = {key: value for key, value in job.items() if key not in _CONFIG_EXTRAS}
-    common["Strategy"] = "Random"
-    limits = common.get("ResourceLimits")
-    if isinstance(limits, dict):
-        kept = {k: v for k, v in limits.items() if k != "MaxRuntimeInSeconds"}
-        common["ResourceLimits"] = {"MaxNumberOfTrainingJobs": 1, **kept}
-    return common
-
-
-def _not_of_the_job() -> tuple[str, ...]:
-    return ("StaticHyperParameters", "HyperParameterTuningJobName", *_REQUEST_EXTRAS)
-
-
 def _as_texts(ranges: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ranges with every bound and value as a string, the only type that SageMaker takes."""
     return {
         kind: [
             {
@@ -123,31 +101,3 @@ def _as_texts(ranges: Mapping[str, Any]) -> dict[str, Any]:
         ]
         for kind, entries in ranges.items()
     }
-
-
-def _limits(source: Mapping[str, Any]) -> dict[str, int]:
-    limits = source["ResourceLimits"]
-    found = {"MaxParallelTrainingJobs": count(limits, "MaxParallelTrainingJobs", MAX_JOBS)}
-    if "MaxNumberOfTrainingJobs" in limits:
-        found["MaxNumberOfTrainingJobs"] = count(limits, "MaxNumberOfTrainingJobs", MAX_JOBS)
-    elif source["Strategy"] != "Grid":
-        raise ConfigError("ResourceLimits lacks MaxNumberOfTrainingJobs: without it costs are open")
-    if "MaxRuntimeInSeconds" in limits:
-        found["MaxRuntimeInSeconds"] = count(limits, "MaxRuntimeInSeconds", 15_768_000, low=120)
-    return found
-
-
-def _most_jobs(job: Mapping[str, Any]) -> int:
-    limit = job["ResourceLimits"].get("MaxNumberOfTrainingJobs")
-    if job["Strategy"] != "Grid":
-        return int(limit)
-    ranges = job["ParameterRanges"]
-    if set(ranges) != {"CategoricalParameterRanges"}:
-        raise ConfigError("Strategy Grid takes CategoricalParameterRanges only")
-    cells = math.prod(len(entry["Values"]) for entry in ranges["CategoricalParameterRanges"])
-    if limit not in (None, cells):
-        raise ConfigError(
-            f"MaxNumberOfTrainingJobs is {limit}, the grid has {cells} cells: set {cells}, or "
-            "leave it out"
-        )
-    return cells

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from trademl.aws.channels import SHUFFLE_SEED, dataset_folder
+from trademl.aws.channels import SHUFFLE_SEED, dataset_folder, object_name
 from trademl.aws.failures import aws_errors, code_of
 from trademl.aws.settings import AwsConfig
 from trademl.aws.shuffle import shuffle_rows
@@ -25,6 +25,7 @@ from trademl.store.artifacts import Artifact, storage_errors
 from trademl.store.identity import digest_bytes, digest_file
 
 LIST = "uploaded.json"
+SCHEMA = "train/schema.json"
 _SHA = "sha256"  # of an object's metadata
 
 
@@ -70,7 +71,7 @@ def upload_dataset(dataset: Artifact, config: AwsConfig, s3: Any, progress: Prog
         if _is_complete(copy):
             return False
         progress.step("upload", uri)
-        with _files(dataset, uri, shuffled=config.is_linear_learner) as files:
+        with _files(dataset, config) as files:
             _send(files, copy, dataset.id, progress)
     progress.done(f"{dataset.id} to {uri}")
     return True
@@ -156,28 +157,37 @@ def _digest_there(copy: Destination, name: str) -> str | None:
 
 
 @contextmanager
-def _files(dataset: Artifact, uri: str, *, shuffled: bool) -> Iterator[dict[str, Path | bytes]]:
+def _files(dataset: Artifact, config: AwsConfig) -> Iterator[dict[str, Path | bytes]]:
     """Yield what is sent, by name: the records, the lists of parts, and the schema of columns."""
     with storage_errors(dataset.path), TemporaryDirectory(prefix="trademl-") as scratch:
-        found: dict[str, Path | bytes] = {"schema.json": dataset.file("schema.json")}
+        found: dict[str, Path | bytes] = {SCHEMA: dataset.file("schema.json")}
         for split in SPLITS:
+            names = []
             for path in record_files(dataset, split):
-                name = path.relative_to(dataset.path).as_posix()
+                name = object_name(dataset, split, path)
+                names.append(name.removeprefix(f"{split}/"))
                 found[name] = path
-                if shuffled and split == "train":
-                    found[name] = Path(scratch) / name
-                    Path(scratch, name).parent.mkdir(exist_ok=True)
-                    shuffle_rows(path, Path(scratch) / name, SHUFFLE_SEED)
+                if config.is_linear_learner and split == "train":
+                    found[name] = _shuffled(path, Path(scratch) / name)
             if f"{split}.manifest" in dataset.manifest["files"]:
-                manifest = dataset.file(f"{split}.manifest").read_bytes()
-                found[f"{split}.manifest"] = _absolute(manifest, uri)
+                prefix = f"{dataset_folder(dataset, config)}/{split}/"
+                found |= _manifests(split, prefix, names)
         yield found
 
 
-def _absolute(manifest: bytes, uri: str) -> bytes:
-    """Return a ``ManifestFile`` whose prefix, relative to the dataset's folder, is a full URI."""
-    head, *parts = json.loads(manifest)
-    return json.dumps([{"prefix": f"{uri}/{head['prefix']}"}, *parts]).encode()
+def _shuffled(path: Path, target: Path) -> Path:
+    target.parent.mkdir(exist_ok=True)
+    shuffle_rows(path, target, SHUFFLE_SEED)
+    return target
+
+
+def _manifests(split: str, prefix: str, names: list[str]) -> dict[str, Path | bytes]:
+    """Return a ``ManifestFile`` of a split's parts; of training rows also one with the schema."""
+    lists = {f"{split}.manifest": [{"prefix": prefix}, *names]}
+    if split == "train":
+        with_schema = [{"prefix": prefix}, *names, SCHEMA.removeprefix("train/")]
+        lists[f"{split}.with-schema.manifest"] = with_schema
+    return {name: json.dumps(entries).encode() for name, entries in lists.items()}
 
 
 def _size(content: Path | bytes) -> int:

@@ -63,7 +63,7 @@ def test_copy_holds_records_schema_and_last_of_all_the_list(s3, dataset):
 def test_copy_of_linear_learner_has_training_rows_in_another_order(s3, dataset, tmp_path):
     upload_dataset(dataset, config(), s3, Silent())
     for split in ("train", "validation"):
-        key = f"trademl/datasets/{dataset.id}-shuffled/{split}.recordio"
+        key = f"trademl/datasets/{dataset.id}-shuffled/{split}/{split}.recordio"
         s3.download_file(BUCKET, key, str(tmp_path / f"{split}.recordio"))
         sent, labels = read_recordio(tmp_path / f"{split}.recordio")
         here, own_labels = read_recordio(dataset.file(f"{split}.recordio"))
@@ -83,17 +83,21 @@ def test_upload_goes_on_with_what_is_missing(s3, dataset):
     upload_dataset(dataset, config(), s3, Silent())
     folder = f"trademl/datasets/{dataset.id}-shuffled"
     etags = {k: s3.head_object(Bucket=BUCKET, Key=k)["LastModified"] for k in keys(s3)}
-    for name in ("validation.recordio", LIST):  # as a kill leaves it: the list is never there
+    for name in (
+        "validation/validation.recordio",
+        LIST,
+    ):  # as a kill leaves it: the list is never there
         s3.delete_object(Bucket=BUCKET, Key=f"{folder}/{name}")
     assert upload_dataset(dataset, config(), s3, Silent())
     after = keys(s3)
     assert set(after) == set(etags)
-    assert after[f"{folder}/train.recordio"] == etags[f"{folder}/train.recordio"]
+    train = f"{folder}/train/train.recordio"
+    assert after[train] == etags[train]
 
 
 def test_an_object_that_was_overwritten_is_sent_again(s3, dataset):
     upload_dataset(dataset, config(), s3, Silent())
-    key = f"trademl/datasets/{dataset.id}-shuffled/train.recordio"
+    key = f"trademl/datasets/{dataset.id}-shuffled/train/train.recordio"
     right = s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
     s3.put_object(Bucket=BUCKET, Key=key, Body=b"rubbish")
     assert upload_dataset(dataset, config(), s3, Silent())
@@ -103,9 +107,10 @@ def test_an_object_that_was_overwritten_is_sent_again(s3, dataset):
 def test_manifests_of_parts_get_their_full_prefix(s3, store):
     sharded = make_dataset(store, parts=2)
     upload_dataset(sharded, config(image=OWN_IMAGE), s3, Silent())
-    key = f"trademl/datasets/{sharded.id}/train.manifest"
+    key = f"trademl/datasets/{sharded.id}/train.with-schema.manifest"
     head, *parts = json.loads(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read())
     assert head == {"prefix": f"s3://{BUCKET}/trademl/datasets/{sharded.id}/train/"}
+    assert parts == ["part-00000.recordio", "part-00001.recordio", "schema.json"]
     for part in parts:
         s3.head_object(Bucket=BUCKET, Key=head["prefix"].removeprefix(f"s3://{BUCKET}/") + part)
 
@@ -179,7 +184,7 @@ def test_linear_learner_model_is_kept_as_it_is(s3, dataset, store, ledger):
     launched = train_on_sagemaker(dataset, STATIC, store, ledger, config(), seed=3)
     (trial,) = launched.study.metrics["trials"]
     assert launched.study.file("trial-00.sagemaker.tar.gz").read_bytes() == b"model_algo-1 of MXNet"
-    assert "kept as trial-00.sagemaker.tar.gz" in trial["failure"]
+    assert "is kept as trial-00.sagemaker.tar.gz" in trial["failure"]
     (row,) = ledger.rows(tables.CloudJob)
     assert (row.name, row.kind, row.status) == (plan.name, "training", "Completed")
 
