@@ -119,10 +119,16 @@ def write_archive(path: Path, columns: tuple[str, ...] = COLUMNS) -> bytes:
     """Return the ``model.tar.gz`` of an image of ours: a model that flags a positive ``a``."""
     weights = np.zeros(len(columns))
     weights[0] = 4.0
+    given = LinearLearnerParameters.from_strings({"predictor_type": "binary_classifier"})
     model = LinearModel(
-        weights, 0.0, np.zeros(len(columns)), np.ones(len(columns)), 0.5, columns,
-        LinearLearnerParameters.from_strings({"predictor_type": "binary_classifier"}).as_dict(),
-    )  # fmt: skip
+        weights_D=weights,
+        bias=0.0,
+        mean_D=np.zeros(len(columns)),
+        scale_D=np.ones(len(columns)),
+        threshold=0.5,
+        columns=columns,
+        hyperparameters=given.as_dict(),
+    )
     save_model(model, path)
     return path.read_bytes()
 

@@ -67,7 +67,7 @@ _HOME = {
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
-    "load_model": "train.model",
+    "load_model": "aws.model_files",
     "load_settings": "config",
     "load_split": "etl.dataset",
     "open_recordio": "etl.record_file",

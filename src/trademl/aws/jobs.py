@@ -20,14 +20,14 @@ from trademl.aws.kinds import KINDS, check_same, console_url
 from trademl.aws.plan import JobPlan, plan_training, plan_tuning
 from trademl.aws.prices import load_prices
 from trademl.aws.records import record_job
-from trademl.aws.results import FetchedTrial, fetch_trials
+from trademl.aws.results import FetchedTrial, Results
 from trademl.aws.settings import AwsConfig
 from trademl.aws.upload import upload_dataset
 from trademl.aws.watch import Sleep, check_ended_well, wait_for
 from trademl.ledger import Ledger
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
-from trademl.train.jobs import column_names, record_study
+from trademl.train.jobs import record_study
 from trademl.train.studies import study_metrics
 
 MAX_ATTEMPTS = 99
@@ -256,9 +256,7 @@ def _publish(
     with store.create(
         plan.study_id, parents=[dataset.id], parameters=plan.parameters, resume=True
     ) as draft:
-        fetched = fetch_trials(
-            plan, described, clients, draft.path, column_names(dataset), progress
-        )
+        fetched = Results(plan, dataset, clients, draft.path).fetch(described, progress)
         results = [one.result for one in fetched]
         draft.metrics.update(study_metrics(plan.objective, results, plan.warnings))
         draft.metrics["sagemaker"] = _provenance(plan, fetched)

@@ -273,3 +273,28 @@ def test_a_strategy_without_a_section_says_what_to_set(run, strategy):
     done = run("train", "--on", "sagemaker")
     assert done.returncode == 1
     assert "[aws] lacks region, role_arn, bucket: set it in the strategy file" in one_line(done)
+
+
+# --- models in S3 ---
+
+
+def test_a_model_is_loaded_from_s3_by_its_address(s3, tmp_path):
+    import trademl
+
+    put_model(s3, "job", write_archive(tmp_path / "m.tar.gz"))
+    model = trademl.load_model(f"s3://{BUCKET}/trademl/jobs/job/output/model.tar.gz")
+    assert model.columns == ("a", "b", "c")
+
+
+def test_a_model_that_is_not_in_s3_is_named(s3):
+    import trademl
+
+    with pytest.raises(CloudError, match=f"s3://{BUCKET}/nothing does not exist"):
+        trademl.load_model(f"s3://{BUCKET}/nothing")
+
+
+def test_an_address_without_a_key_is_refused(aws):
+    import trademl
+
+    with pytest.raises(CloudError, match="is no object in S3, expected s3://bucket/key"):
+        trademl.load_model("s3://bucket")
