@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +16,9 @@ from trademl.cli.session import open_session
 if TYPE_CHECKING:
     from trademl.store.artifacts import Artifact
 
-Dataset = Annotated[str | None, typer.Argument(help="Id of a dataset; the newest by default.")]
+Dataset = Annotated[
+    str | None, typer.Argument(help="Id of a dataset, or its folder; the newest by default.")
+]
 
 
 def tune(
@@ -23,6 +28,7 @@ def tune(
     json: options.Json = False,
 ) -> None:
     """Search for hyperparameters with the strategy's tuning job."""
+    from trademl.train.describe import describe_tuning_job
     from trademl.train.jobs import tune_dataset
 
     with open_session(config, workspace) as session, session.workspace.lock():
@@ -35,7 +41,7 @@ def tune(
             seed=session.strategy.seed,
             progress=session.progress,
         )
-    _emit_study(study, json)
+    _emit_study(study, describe_tuning_job(study), json)
 
 
 def train(
@@ -44,14 +50,30 @@ def train(
         list[str] | None,
         typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter of Linear Learner."),
     ] = None,
+    ml_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Train the job that SageMaker laid out below DIR. Without it /opt/ml is looked "
+            "at, where no dataset is given.",
+        ),
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Train one model: the tuning job's static hyperparameters, and those given."""
+    """Train one model: the tuning job's static hyperparameters, and those given.
+
+    In a container that SageMaker started it trains the container's job instead.
+    """
+    from trademl.train.container import ML_ROOT, is_container
+    from trademl.train.describe import describe_training_job
     from trademl.train.jobs import parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
+    if ml_root is not None or (dataset is None and not hp and is_container(ML_ROOT)):
+        _train_in_container(ml_root or ML_ROOT)
+        return
     with open_session(config, workspace) as session, session.workspace.lock():
         store = session.workspace.store
         static = parse_tuning_config(session.strategy.tuning).static
@@ -63,16 +85,35 @@ def train(
             seed=session.strategy.seed,
             progress=session.progress,
         )
-    _emit_study(study, json)
+    _emit_study(study, describe_training_job(study), json)
 
 
-def _emit_study(study: Artifact, as_json: bool) -> None:
+def _train_in_container(root: Path) -> None:
+    """Train a container's job; its log goes to stdout, where the platform reads it."""
+    from trademl.config import load_settings
+    from trademl.train.container import train_in_container
+
+    def write(line: str) -> None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    train_in_container(root, write, seed=load_settings().strategy.seed)
+
+
+def _emit_study(study: Artifact, described: Mapping[str, Any], as_json: bool) -> None:
     found = study.metrics
     lines = [f"WARNING: {warning}" for warning in found["warnings"]]
     lines.append(f"{study.id}: {found['objective']} by trial (best: {found['best_trial']})")
-    lines += [f"  {t['number']:>3}  {t['failure'] or t['objective']}" for t in found["trials"]]
+    lines += [f"  {t['number']:>3}  {_shown(t)}" for t in found["trials"]]
     emit(
-        {"id": study.id, **found},
+        {"id": study.id, **found, **described},
         as_json=as_json,
         lines=[*lines, f"next: trademl models select {study.id}"],
     )
+
+
+def _shown(trial: Mapping[str, Any]) -> str:
+    if trial["failure"] is not None:
+        return f"failed: {trial['failure']}"
+    value = "undefined" if trial["objective"] is None else f"{trial['objective']:.6g}"
+    return f"{value}  stopped early" if trial["status"] == "Stopped" else value
