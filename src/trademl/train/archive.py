@@ -108,9 +108,10 @@ def _read(content: bytes, where: str) -> dict[str, bytes]:
                     f"{where} unpacks to more than {LARGEST_BYTES >> 20} MiB or "
                     f"{_MOST_MEMBERS} files: no model of trademl is so large"
                 )
-            is_ours = entry.name == DOCUMENT or entry.name.endswith(_ARRAY_END)
+            name = entry.name.removeprefix("./")  # as `tar .` writes it, and SageMaker may
+            is_ours = name == DOCUMENT or name.endswith(_ARRAY_END)
             if is_ours and entry.isreg() and (file := tar.extractfile(entry)):
-                members[entry.name] = file.read()
+                members[name] = file.read()
     return members
 
 

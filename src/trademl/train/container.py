@@ -11,7 +11,7 @@
 ``output/failure``                        why it failed
 ======================================== =========================================================
 
-Log lines go to stdout, as Linear Learner writes them. On SIGTERM training ends and the best model
+The log is Linear Learner's, line by line. On SIGTERM training ends and the best model
 so far is kept.
 """
 
@@ -22,7 +22,7 @@ import signal
 import tarfile
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -55,13 +55,15 @@ def is_container(root: Path) -> bool:
     return (root / _HYPERPARAMETERS).is_file()
 
 
-def train_in_container(root: Path, *, seed: int) -> TrainedModel:
+def train_in_container(root: Path, write: Callable[[str], None], *, seed: int) -> TrainedModel:
     """Train the job that lies below a folder, and leave there what became of it.
 
     Parameters
     ----------
     root : Path
         ``/opt/ml``, or a folder laid out like it.
+    write : callable
+        Takes one line of the log without its end.
     seed : int
         Decides the start, the order of rows and every sample.
 
@@ -77,7 +79,7 @@ def train_in_container(root: Path, *, seed: int) -> TrainedModel:
     """
     try:
         with stop_request() as should_stop:
-            return _train(root, should_stop, seed)
+            return _train(root, write, should_stop, seed)
     except BaseException as error:
         _write_failure(root, error)
         raise
@@ -108,11 +110,13 @@ def stop_request() -> Iterator[StopRequest]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _train(root: Path, should_stop: StopRequest, seed: int) -> TrainedModel:
+def _train(
+    root: Path, write: Callable[[str], None], should_stop: StopRequest, seed: int
+) -> TrainedModel:
     given = _read_hyperparameters(root)
     parameters = LinearLearnerParameters.from_strings(given)
     channels = parse_channels(_read_json(root / _CHANNELS))
-    _check_hosts(root)
+    host = _only_host(root)
     _check_objective(given.get(_OBJECTIVE, ""), channels)
     splits = _read_splits(channels, root / "input" / "data", should_stop)
     from trademl.train.checkpoints import FileCheckpoint
@@ -126,7 +130,7 @@ def _train(root: Path, should_stop: StopRequest, seed: int) -> TrainedModel:
         seed=seed,
         columns=column_names(root / "input" / "data"),
         test=splits.get("test"),
-        observer=LogLines(given),
+        observer=LogLines(write, host=host),
         checkpoint=FileCheckpoint(root / CHECKPOINT),
         should_stop=should_stop,
     )
@@ -146,15 +150,17 @@ def _read_json(path: Path) -> Any:
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
 
 
-def _check_hosts(root: Path) -> None:
+def _only_host(root: Path) -> str:
+    """Return the name of the host; refuse more than one of them."""
     if not (root / _RESOURCES).exists():
-        return
-    hosts = _read_json(root / _RESOURCES).get("hosts", [])
-    if len(hosts) > 1:
+        return "algo-1"
+    resources = expect(_read_json(root / _RESOURCES), dict, "resourceconfig.json")
+    if len(hosts := resources.get("hosts", [])) > 1:
         raise ConfigError(
             f"resourceconfig.json lists {len(hosts)} hosts, and Linear Learner trains on one here: "
             "set InstanceCount to 1"
         )
+    return str(resources.get("current_host", "algo-1"))
 
 
 def _check_objective(metric: str, channels: Mapping[str, Channel]) -> None:

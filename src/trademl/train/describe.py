@@ -69,6 +69,30 @@ def describe_tuning_job(study: Artifact) -> dict[str, Any]:
     return described
 
 
+def describe_training_job(study: Artifact) -> dict[str, Any]:
+    """Return a single job in the shape of ``DescribeTrainingJob``, as JSON can hold it.
+
+    Parameters
+    ----------
+    study : Artifact
+        Of `trademl.train.jobs.train_dataset`.
+    """
+    (trial,) = study.metrics["trials"]
+    name = training_job_name(study.id, study.id, 0)
+    return {
+        "TrainingJobName": name,
+        "TrainingJobArn": f"{_ARN}:training-job/{name}",
+        "TrainingJobStatus": trial["status"],
+        "HyperParameters": trial["hyperparameters"],
+        "FinalMetricDataList": [
+            {"MetricName": metric, "Value": value}
+            for metric, value in trial["metrics"].items()
+            if value is not None
+        ],
+        "ModelArtifacts": {"S3ModelArtifacts": study.file(trial["file"]).as_uri()},
+    }
+
+
 def training_job_summary(study: Artifact, trial: Mapping[str, Any]) -> dict[str, Any]:
     """Return one trial in the shape of ``HyperParameterTrainingJobSummary``."""
     name = study.metrics["name"] or study.id

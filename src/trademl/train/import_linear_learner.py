@@ -9,6 +9,7 @@ with an endpoint's. So what is read is marked experimental and counts as refused
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 import zipfile
@@ -30,6 +31,7 @@ _MEMBER = "model_algo-1"
 _PARAMS, _MORE = "mx-mod-0000.params", "additional-params.json"
 _WEIGHT, _BIAS = "fc0_weight", "fc0_bias"
 _GUESSED_THRESHOLD = 0.5
+_FIRST_ENTRIES = 2  # of the archive: a folder may come before the one file
 _LARGEST_BYTES = 1 << 30
 
 
@@ -39,8 +41,7 @@ def is_linear_learner(content: bytes) -> bool:
         return True
     try:
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as tar:
-            first = tar.next()
-            return first is not None and _is_model(first.name)
+            return any(_is_model(entry.name) for entry in itertools.islice(tar, _FIRST_ENTRIES))
     except (tarfile.TarError, EOFError, OSError):
         return False
 

@@ -5,7 +5,8 @@ Shape letters: N rows, P columns (features, a column of ones for the bias, zeros
 
 Each element of a product is summed in one order that depends on nothing but its own row and its own
 weights (`vector`), so a model's bits are the same whatever trains beside it and on however many
-threads. Everything compiled lies in this file: numba's cache on disk knows a file by itself alone.
+threads. Everything compiled lies in this file, since numba's cache on disk knows a file by itself
+alone: after a change of `vector`, touch it.
 """
 
 from __future__ import annotations

@@ -291,7 +291,10 @@ def save_model(model: Model, path: Path) -> None:
 
 
 def load_model(where: Path | str) -> Model:
-    """Read a model that `save_model` wrote, from a path or a URL (see `trademl.train.fetch`).
+    """Read a model from a path or a URL (see `trademl.train.fetch`).
+
+    It is one that `save_model` wrote; an artifact of SageMaker's own Linear Learner is read too, as
+    an experiment: see `trademl.train.import_linear_learner`.
 
     Raises
     ------
@@ -304,7 +307,12 @@ def load_model(where: Path | str) -> Model:
     --------
     >>> score_N, label_N = load_model("model.tar.gz").predict(features_ND)  # doctest: +SKIP
     """
-    members = Members(read_bytes(where), str(where))
+    from trademl.train.import_linear_learner import import_linear_learner, is_linear_learner
+
+    content = read_bytes(where)
+    if is_linear_learner(content):
+        return import_linear_learner(content, str(where))
+    members = Members(content, str(where))
     facts = members.document()
     try:
         version = int(facts["schema_version"])

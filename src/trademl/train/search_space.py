@@ -14,7 +14,7 @@ from trademl.errors import ConfigError
 from trademl.train.completion import Completion, parse_completion
 from trademl.train.early_stopping import Hyperband, parse_hyperband
 from trademl.train.hyperparameters import LinearLearnerParameters, as_text, closest
-from trademl.train.metrics import DIRECTIONS
+from trademl.train.metrics import PUBLISHED
 from trademl.train.ranges import CategoryRange, Range, only_local, parse_ranges
 from trademl.train.request import (
     check_keys,
@@ -29,11 +29,6 @@ from trademl.train.warm_start import WarmStart, parse_warm_start
 
 Strategy = Literal["Bayesian", "Random", "Grid", "Hyperband"]
 
-OBJECTIVES = {
-    f"{split}:{metric}": direction
-    for split in ("validation", "test")
-    for metric, direction in DIRECTIONS.items()
-}
 VALIDATION_LOSS = Objective("validation:objective_loss", "Minimize")
 
 _STRATEGIES = ("Bayesian", "Random", "Grid", "Hyperband")
@@ -130,7 +125,7 @@ def parse_tuning_config(request: Mapping[str, Any]) -> TuningConfig:
     ranges = parse_ranges(job)
     if both := sorted(r.name for r in ranges if r.name in static):
         raise ConfigError(f"{both[0]} is both in StaticHyperParameters and in ParameterRanges")
-    objective = _objective(job)
+    objective = _objective(job, parameters.predictor_type)
     strategy = cast("Strategy", choice(job, "Strategy", _STRATEGIES, "Bayesian"))
     is_hyperband = strategy == "Hyperband"
     if "StrategyConfig" in job and not is_hyperband:
@@ -207,14 +202,21 @@ def _name(request: Mapping[str, Any]) -> str | None:
     return str(name)
 
 
-def _objective(job: Mapping[str, Any]) -> Objective:
+def _objective(job: Mapping[str, Any], predictor_type: str) -> Objective:
     if "HyperParameterTuningJobObjective" not in job:
         return VALIDATION_LOSS
     named = section(job, "HyperParameterTuningJobObjective", ("MetricName", "Type"))
     metric, direction = str(named.get("MetricName")), named.get("Type")
-    if metric not in OBJECTIVES:
-        raise ConfigError(f"MetricName {metric!r} is unknown{closest(metric, OBJECTIVES)}")
-    expected: Direction = "Maximize" if OBJECTIVES[metric] == "Maximize" else "Minimize"
+    known = {
+        f"{split}:{name}": best
+        for split in ("validation", "test")
+        for name, best in PUBLISHED[predictor_type].items()
+    }
+    if metric not in known:
+        raise ConfigError(
+            f"MetricName {metric!r} is unknown for a {predictor_type}{closest(metric, known)}"
+        )
+    expected: Direction = "Maximize" if known[metric] == "Maximize" else "Minimize"
     if direction != expected:
         raise ConfigError(f"Type of the objective {metric} is {direction!r}, expected {expected!r}")
     return Objective(metric, expected)

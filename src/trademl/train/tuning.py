@@ -101,7 +101,7 @@ def tune(
     """
     job = _job(train, validation, test, config.objective, columns, seed, folder)
     progress = progress or Silent()
-    progress.step("tune", f"{config.n_jobs} trials, {config.n_parallel} at a time")
+    progress.step("tune", "; ".join([_plan(config), *config.warnings]))
     epochs = LinearLearnerParameters.from_strings(_hyperparameters(config, {})).epochs
     with (
         quiet_optuna(),
@@ -121,6 +121,11 @@ def tune(
     best = max(results, key=lambda r: (r.rank, -r.number))
     progress.done(f"best {config.objective.metric} {_shown(best.objective)} in trial {best.number}")
     return Search(results, end, spans)
+
+
+def _plan(config: TuningConfig) -> str:
+    most = "at most " if config.completion.can_end else ""
+    return f"{most}{config.n_jobs} trials, {config.n_parallel} at a time"
 
 
 def train_one(
