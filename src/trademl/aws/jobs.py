@@ -259,6 +259,8 @@ def _publish(
         fetched = Results(plan, dataset, clients, draft.path).fetch(described, progress)
         results = [one.result for one in fetched]
         draft.metrics.update(study_metrics(plan.objective, results, plan.warnings))
+        if plan.kind == "tuning":
+            draft.metrics["name"] = plan.name
         draft.metrics["sagemaker"] = _provenance(plan, fetched)
     return store.get(plan.study_id)
 

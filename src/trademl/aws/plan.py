@@ -112,7 +112,7 @@ def plan_training(
     study_id = _study_id(dataset, parameters, image)
     name = check_name(job_name(study_id), TRAINING_LIMIT)
     channels = dataset_channels(dataset, config, with_test=False)
-    place = JobPlace(name, study_id, strategy, image, channels, config)
+    place = JobPlace(name, study_id, strategy, seed, image, channels, config)
     return JobPlan(place, static, parameters)
 
 
@@ -149,7 +149,7 @@ def plan_tuning(
     study_id = _study_id(dataset, parameters, image)
     name = check_name(found.config.name or job_name(study_id), TUNING_LIMIT)
     channels = dataset_channels(dataset, config, with_test=found.reads_test)
-    place = JobPlace(name, study_id, strategy, image, channels, config)
+    place = JobPlace(name, study_id, strategy, seed, image, channels, config)
     return JobPlan(place, found, parameters, found.config.warnings)
 
 

@@ -12,6 +12,7 @@ from trademl.aws.tuning_request import TuningRequest
 from trademl.train.metric_regexes import regexes_of
 
 CHECKPOINTS = "/opt/ml/checkpoints"
+SEED_VARIABLE = "TRADEML_SEED"  # as trademl.config reads it in the container
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class JobPlace:
         Of the job.
     study_id, strategy : str
         Put on it as tags.
+    seed : int
+        Told to an image of ours; AWS's Linear Learner takes none.
     image : str
     channels : tuple of Channel
     config : AwsConfig
@@ -32,6 +35,7 @@ class JobPlace:
     name: str
     study_id: str
     strategy: str
+    seed: int
     image: str
     channels: tuple[Channel, ...]
     config: AwsConfig
@@ -87,6 +91,8 @@ def _definition(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
         "EnableInterContainerTrafficEncryption": config.encrypt_between_hosts,
         "EnableManagedSpotTraining": config.spot,
     }
+    if not config.is_linear_learner:
+        definition["Environment"] = {SEED_VARIABLE: str(place.seed)}
     if config.spot:
         definition["StoppingCondition"]["MaxWaitTimeInSeconds"] = config.wait_limit_s
         definition["CheckpointConfig"] = {

@@ -86,7 +86,7 @@ def test_selection_cannot_accept_an_unconfirmed_import(tmp_path, dataset):
 
     keep(tmp_path, dataset, reported(recall=0.5))
     trial = TrialResult(0, STATIC, 1.0, "Maximize", {}, tmp_path / "trial-00.tar.gz")
-    floors = SelectionFloors(min_recall=0.0, min_predicted_positives=0)
+    floors = SelectionFloors(min_recall=0.0, min_predicted_positives=1)
     judgement = judge(trial, load_split(dataset, "validation"), floors, 0.95, 1)
     assert any("experimental" in reason for reason in judgement.reasons)
 
