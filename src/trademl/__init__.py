@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trademl.aws.plan import plan_training, plan_tuning
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
+    from trademl.aws.torchrun import launch_torchrun
     from trademl.backtest.jobs import backtest_model
     from trademl.config import Settings, load_settings
     from trademl.etl.build import build_features
@@ -67,6 +68,7 @@ _HOME = {
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
+    "launch_torchrun": "aws.torchrun",
     "load_model": "aws.model_files",
     "load_settings": "config",
     "load_split": "etl.dataset",

@@ -208,8 +208,9 @@ def _start(
     config, kind = plan.place.config, KINDS[plan.kind]
     estimate = estimate_job(plan, handling)
     progress.step("cost", str(estimate))
-    check_budget(estimate, handling.max_cost_usd or config.max_cost_usd)
-    progress.done("within the budget")
+    budget = handling.max_cost_usd or config.max_cost_usd
+    check_budget(estimate, budget)
+    progress.done("no budget was set" if budget is None else f"within {budget:.2f} USD")
     upload_dataset(dataset, config, clients.s3, progress)
     progress.step("start", plan.name)
     with _running(plan), aws_errors(f"starting {kind.words} {plan.name}"):

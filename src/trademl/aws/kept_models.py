@@ -48,8 +48,6 @@ def keep_model(
     except StoreError as error:
         reason = str(error).removeprefix(str(archive)).lstrip(" :")
         return f"its model cannot be read and is kept as {archive.name}: {reason}"
-    if not isinstance(model, LinearModel):
-        return f"it is kept as {archive.name}: selection judges binary classifiers only"
     if len(model.columns) != len(names):
         return f"its model has {len(model.columns)} columns, the dataset {len(names)}"
     if model.columns == names:
@@ -59,7 +57,7 @@ def keep_model(
         return f"its model names other columns than the dataset, first {model.columns[0]}"
     known = LinearLearnerParameters.from_strings(hyperparameters).as_dict()
     model = replace(model, columns=names, hyperparameters={**known, **model.hyperparameters})
-    if EXPERIMENTAL in model.reasons:
+    if isinstance(model, LinearModel) and EXPERIMENTAL in model.reasons:
         model = confirm_import(model, load_split(dataset, "validation"), reported)
     save_model(model, path)
     return None

@@ -22,9 +22,16 @@ def job_name(study_id: str) -> str:
     return f"trademl-{study_id.rpartition('-')[2]}"
 
 
-def attempt_name(name: str, attempt: int) -> str:
-    """Return the name of an attempt: AWS never gives a name twice, not even after a failure."""
-    return name if attempt == 1 else f"{name}-r{attempt}"
+def attempt_name(name: str, attempt: int, limit: int) -> str:
+    """Return the name of an attempt: AWS never gives a name twice, not even after a failure.
+
+    Examples
+    --------
+    >>> attempt_name("trademl-0123456789ab", 2, limit=32)
+    'trademl-0123456789ab-r2'
+    """
+    ending = f"-r{attempt}" if attempt > 1 else ""
+    return name[: limit - len(ending)] + ending
 
 
 def check_name(name: str, limit: int) -> str:

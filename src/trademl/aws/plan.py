@@ -82,7 +82,7 @@ class JobPlan:
     def attempt(self, number: int) -> JobPlan:
         """Return the plan of another attempt at the same study, from 1."""
         limit = TRAINING_LIMIT if self.kind == "training" else TUNING_LIMIT
-        name = check_name(attempt_name(self.name, number), limit)
+        name = attempt_name(self.name, number, limit)
         return replace(self, place=replace(self.place, name=name))
 
 

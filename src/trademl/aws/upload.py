@@ -139,8 +139,11 @@ def _is_complete(copy: Destination) -> bool:
         Bucket=copy.bucket, Prefix=copy.key("")
     )
     sizes = {found["Key"]: found["Size"] for page in pages for found in page.get("Contents", [])}
-    listed: dict[str, Any] = json.loads(body)["objects"]
-    return all(sizes.get(copy.key(name)) == entry["bytes"] for name, entry in listed.items())
+    try:
+        listed = {name: entry["bytes"] for name, entry in json.loads(body)["objects"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # not the list that we wrote: every object is looked at again
+    return all(sizes.get(copy.key(name)) == size for name, size in listed.items())
 
 
 def _digest_there(copy: Destination, name: str) -> str | None:

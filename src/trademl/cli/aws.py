@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +54,43 @@ def jobs(workspace: options.Workspace = None, json: options.Json = False) -> Non
         for j in found
     ]
     emit({"jobs": found}, as_json=json, lines=lines or ["no job yet: trademl train --on sagemaker"])
+
+
+@app.command("torchrun")
+def torchrun(
+    script: Annotated[Path, typer.Argument(help="Python file; its folder travels with it.")],
+    processes: Annotated[
+        int | None, typer.Option(help="For each machine; its GPUs by default.")
+    ] = None,
+    hp: Annotated[
+        list[str] | None,
+        typer.Option("--hp", metavar="NAME=VALUE", help="Handed to the script as --NAME VALUE."),
+    ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option("--channel", metavar="NAME=S3-URI", help="Data below /opt/ml/input/data."),
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", metavar="USD", help="Refuse a dearer worst case.")
+    ] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Start a script of yours under torchrun on SageMaker; it is not waited for."""
+    from trademl.aws.prices import load_prices
+    from trademl.aws.torchrun import TorchrunJob, estimate_torchrun, launch_torchrun
+    from trademl.train.jobs import parse_assignments
+
+    job = TorchrunJob(
+        script.resolve(), processes, parse_assignments(hp or []), parse_assignments(channel or [])
+    )
+    with open_session(config, workspace) as session:
+        where = session.strategy.aws
+        table = load_prices(where.region, session.workspace.root)
+        typer.echo(str(estimate_torchrun(where, table)), err=True)
+        name = launch_torchrun(job, where, table, max_cost_usd=max_cost)
+    emit({"job": name, "region": where.region}, as_json=json, lines=[f"{name}: started"])
 
 
 def _usd(cost: float | None) -> str:

@@ -105,7 +105,7 @@ def run(
     """
 
     def trademl(*words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        shared = ("--workspace", "ws", "--config", "strategy.toml")
+        shared = ("--workspace", "ws")  # and strategy.toml of this folder
         with monkeypatch.context() as patch:
             patch.chdir(tmp_path)
             patch.setattr("sys.argv", ["trademl", *words, *shared])

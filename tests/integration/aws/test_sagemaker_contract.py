@@ -333,6 +333,59 @@ def test_model_of_other_columns_is_not_taken_for_the_datasets(
     assert "its model has 2 columns, the dataset 3" in study.metrics["trials"][0]["failure"]
 
 
+# --- going home and coming back ---
+
+
+def test_going_home_prints_the_job_and_the_same_command_comes_back(
+    run, strategy, serve, tmp_path, ledger
+):
+    strategy.write_text(strategy.read_text() + f'image = "{OWN_IMAGE}"\n')
+    service = TrainingService(secondary("Starting", ""), secondary("Starting", ""), {})
+    serve(service.server)
+    left = run("train", "--on", "sagemaker", "--no-wait", "--json")
+    assert left.returncode == 0, left.stderr
+    (name,) = service.jobs
+    found = json.loads(left.stdout)
+    assert (found["job"], found["status"]) == (name, "InProgress")
+    put_model(name, write_archive(tmp_path / "m.tar.gz"))
+    back = run("train", "--on", "sagemaker", "--json")
+    assert json.loads(back.stdout)["id"] == found["id"]
+    assert list(service.jobs) == [name]
+
+
+def test_jobs_are_listed_with_what_was_billed(run, strategy, serve):
+    serve(pricing([[product("EUW2-Train:ml.m5.large", "0.134")]]), "PRICING")
+    run("aws", "prices", "--refresh")
+    serve(TrainingService().server)
+    run("train", "--on", "sagemaker")
+    (job,) = json.loads(run("aws", "jobs", "--json").stdout)["jobs"]
+    assert (job["status"], job["billable_s"]) == ("Completed", 120)
+    assert job["cost_usd"] == pytest.approx(120 / 3600 * 0.134, abs=1e-4)
+    assert job["worst_case_usd"] == pytest.approx(0.134)
+
+
+def test_a_long_name_of_ones_own_is_found_again(serve, dataset, store, ledger, strategy):
+    service = TuningService()
+    serve(service.server)
+    job = json.loads((strategy.parent / "tuning.json").read_text())
+    nested = {
+        "HyperParameterTuningJobName": "a" * 32,
+        "TrainingJobDefinition": {"StaticHyperParameters": job.pop("StaticHyperParameters")},
+        "HyperParameterTuningJobConfig": job,
+    }
+
+    def describe(request):
+        if request["HyperParameterTuningJobName"] != "a" * 32:
+            raise RefusalError("ResourceNotFound", "Requested resource not found.")
+        return service.describe(request)
+
+    service.server.answers["DescribeHyperParameterTuningJob"] = describe
+    for _ in range(2):
+        launched = tune_on_sagemaker(dataset, nested, store, ledger, OWN, seed=3)
+    assert len(service.server.requests("CreateHyperParameterTuningJob")) == 1
+    assert launched.plan.name == "a" * 32
+
+
 # --- Ctrl-C ---
 
 
