@@ -21,6 +21,7 @@ from trademl.train.metrics import Metrics
 from trademl.train.trials import TrialResult
 
 _SPLITS = ("train:", "validation:", "test:")
+_FINAL = ":final"
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,18 @@ def _said_objective(summary: Mapping[str, Any]) -> float | None:
 
 
 def _metrics(job: Mapping[str, Any]) -> Metrics:
-    """Return the final figures under Linear Learner's names; None where one is not finite."""
-    return {
+    """Return the final figures under the names that a local trial has; None where not finite.
+
+    ``validation:objective_loss`` of SageMaker is the last epoch's of model 0, and that of the model
+    that was kept stands under ``validation:objective_loss:final``: here the latter takes its name.
+    """
+    found = {
         str(entry["MetricName"]): _finite(float(entry["Value"]))
         for entry in job.get("FinalMetricDataList", [])
         if str(entry["MetricName"]).startswith(_SPLITS)
     }
+    kept = {name.removesuffix(_FINAL): v for name, v in found.items() if name.endswith(_FINAL)}
+    return {**{n: v for n, v in found.items() if not n.endswith(_FINAL)}, **kept}
 
 
 def _finite(value: float | None) -> float | None:

@@ -127,7 +127,8 @@ class LiveMetrics:
         """Return name to value; final ones, once the job has them."""
         if final := described.get("FinalMetricDataList"):
             found = {m["MetricName"]: float(m["Value"]) for m in final}
-            return {name: found[name] for name in self._watched() if name in found}
+            kept = {name.removesuffix(":final"): value for name, value in found.items()}
+            return {name: kept[name] for name in self._watched() if name in kept}
         if self._is_refused or described["SecondaryStatus"] not in ("Training", "Uploading"):
             return {}
         return self._ask(described)

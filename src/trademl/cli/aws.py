@@ -28,7 +28,10 @@ def prices(
 ) -> None:
     """Print what an hour of each training machine costs in a region."""
     from trademl.aws.prices import load_prices, refresh_prices
+    from trademl.config import DEFAULT_FILE
 
+    if config is None and Path(DEFAULT_FILE).is_file():
+        config = Path(DEFAULT_FILE)
     flags = {"aws.region": region}
     with open_session(config, workspace, flags=flags, needs_file=False) as session:
         where, folder = session.strategy.aws.region or "us-east-1", session.workspace.root
