@@ -12,11 +12,12 @@ import sys
 import tarfile
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-
 import test_tuning
+
 from trademl import load_model
 from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.etl.recordio import encode_records, write_recordio
@@ -271,8 +272,8 @@ def wait_for_handler(process):
     """Wait until a process catches SIGTERM, as /proc tells."""
     bit = 1 << (signal.SIGTERM - 1)
     while process.poll() is None:
-        with open(f"/proc/{process.pid}/status") as status:
-            caught = next(line.split()[1] for line in status if line.startswith("SigCgt"))
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = re.search(r"SigCgt:\s*(\w+)", status)[1]
         if int(caught, 16) & bit:
             return
     pytest.fail(process.communicate()[1])

@@ -43,7 +43,7 @@ def killing(pool, times):
 
     def kill():
         while not ended.is_set() and len(killed) < times:
-            for worker in list(pool._workers):
+            for worker in list(pool._workers or ()):
                 if worker.process.pid not in killed and len(killed) < times:
                     os.kill(worker.process.pid, signal.SIGKILL)
                     killed.add(worker.process.pid)
@@ -103,6 +103,24 @@ def test_what_a_worker_refuses_is_raised_as_it_would_be_here(job):
     broken = replace(job, train=replace(job.train, features_ND=features))
     with pool_of(broken) as pool, pytest.raises(DataError, match="b of train row 3 is not finite"):
         pool.run(asks(50))
+
+
+def test_a_closed_pool_leaves_no_worker_and_starts_none(job):
+    endless = asks(1)
+    endless[0][0].hyperparameters.update(epochs="1000000", early_stopping_patience="1000000")
+    pool, found = WorkerPool(job, 1), []
+    thread = threading.Thread(target=lambda: found.extend(pool.run(endless)))
+    thread.start()
+    while not pool._workers:
+        time.sleep(0.01)
+    (worker,) = pool._workers
+
+    pool.close()
+
+    thread.join(20)
+    assert not thread.is_alive()
+    assert worker.process.returncode == -signal.SIGKILL
+    assert found[0][0].status == "Failed"
 
 
 def test_workers_end_with_a_search_that_is_killed(tmp_path):

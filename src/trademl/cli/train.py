@@ -37,7 +37,7 @@ def tune(
 ) -> None:
     """Search for hyperparameters with the strategy's tuning job."""
     from trademl.train.describe import describe_tuning_job
-    from trademl.train.jobs import tune_dataset
+    from trademl.train.jobs import find_dataset, tune_dataset
 
     flags = sagemaker.Flags(dry_run, wait, retry, max_cost)
     if on == "sagemaker":
@@ -49,7 +49,7 @@ def tune(
     with open_session(config, workspace) as session, session.workspace.lock():
         store = session.workspace.store
         study = tune_dataset(
-            store.newest("dataset", dataset),
+            find_dataset(store, dataset),
             session.strategy.tuning,
             store,
             session.workspace.ledger,
@@ -88,7 +88,7 @@ def train(
     """
     from trademl.train.container import ML_ROOT, is_container
     from trademl.train.describe import describe_training_job
-    from trademl.train.jobs import parse_assignments, train_dataset
+    from trademl.train.jobs import find_dataset, parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
     if ml_root is not None or (dataset is None and not hp and is_container(ML_ROOT)):
@@ -107,7 +107,7 @@ def train(
         store = session.workspace.store
         static = parse_tuning_config(session.strategy.tuning).static
         study = train_dataset(
-            store.newest("dataset", dataset),
+            find_dataset(store, dataset),
             {**static, **given},
             store,
             session.workspace.ledger,

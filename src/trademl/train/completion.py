@@ -103,6 +103,8 @@ def ending(
     runtime_s : float
         What their batches took, in seconds.
     """
+    if not trials:
+        return None
     if completion.target is not None and _is_reached(completion.target, trials):
         return "target_reached"
     if completion.max_idle is not None and n_idle(trials) >= completion.max_idle:

@@ -23,7 +23,7 @@ import tarfile
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -205,4 +205,5 @@ def _write_failure(root: Path, error: BaseException) -> None:
     reason = " ".join(text.split())[:_FAILURE_CHARACTERS]
     if not isinstance(error, TrademlError):
         reason += "\n" + "".join(traceback.format_exception(error))
-    write_atomically(root / "output" / "failure", reason.encode())
+    with suppress(OSError):  # where the disk is full, what was raised is all that can be said
+        write_atomically(root / "output" / "failure", reason.encode())

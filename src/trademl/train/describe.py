@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -35,8 +35,8 @@ def describe_tuning_job(study: Artifact) -> dict[str, Any]:
     name = found["name"] or study.id
     statuses = Counter(trial["status"] for trial in trials)
     n_scored = sum(trial["objective"] is not None for trial in trials)
-    began = min(trial["began_at"] for trial in trials)
-    ended = max(trial["ended_at"] for trial in trials)
+    began = min(began for began, _ in found["spans"])
+    ended = max(ended for _, ended in found["spans"])
     described = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobArn": f"{_ARN}:hyper-parameter-tuning-job/{study.id}",
@@ -60,7 +60,7 @@ def describe_tuning_job(study: Artifact) -> dict[str, Any]:
         "TuningJobCompletionDetails": {
             "NumberOfTrainingJobsObjectiveNotImproving": n_idle(read_trials(study))
         },
-        "ConsumedResources": {"RuntimeInSeconds": round(sum(map(_seconds, trials)))},
+        "ConsumedResources": {"RuntimeInSeconds": round(sum(map(_seconds, found["spans"])))},
     }
     if best := found["overall_best"]:
         described["OverallBestTrainingJob"] = _summary(
@@ -94,9 +94,11 @@ def describe_training_job(study: Artifact) -> dict[str, Any]:
 
 
 def training_job_summary(study: Artifact, trial: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one trial in the shape of ``HyperParameterTrainingJobSummary``."""
-    name = study.metrics["name"] or study.id
-    return _summary(trial, study.metrics, job_name=name, study_id=study.id)
+    """Return one trial of a search in the shape of ``HyperParameterTrainingJobSummary``."""
+    found = study.metrics
+    summary = _summary(trial, found, job_name=found["name"] or study.id, study_id=study.id)
+    began, ended = found["spans"][trial["number"]]
+    return summary | {"CreationTime": began, "TrainingStartTime": began, "TrainingEndTime": ended}
 
 
 def training_job_name(tuning_job: str, study_id: str, number: int) -> str:
@@ -122,12 +124,6 @@ def _summary(
         "TunedHyperParameters": {n: trial["hyperparameters"][n] for n in found["tuned"]},
         "ObjectiveStatus": "Failed" if trial["objective"] is None else "Succeeded",
     }
-    if "began_at" in trial:
-        summary |= {
-            "CreationTime": trial["began_at"],
-            "TrainingStartTime": trial["began_at"],
-            "TrainingEndTime": trial["ended_at"],
-        }
     if trial["objective"] is not None:
         summary["FinalHyperParameterTuningJobObjectiveMetric"] = {
             "Type": found["direction"],
@@ -139,6 +135,6 @@ def _summary(
     return summary
 
 
-def _seconds(trial: Mapping[str, Any]) -> float:
-    began, ended = (datetime.fromisoformat(trial[key]) for key in ("began_at", "ended_at"))
+def _seconds(span: Sequence[str]) -> float:
+    began, ended = map(datetime.fromisoformat, span)
     return (ended - began).total_seconds()

@@ -40,13 +40,12 @@ def search_metrics(
         trial of it and its parents together where they share data and algorithm.
     """
     facts = study_metrics(config.objective, search.trials, config.warnings)
-    for trial, (began, ended) in zip(facts["trials"], search.spans, strict=True):
-        trial |= {"began_at": began.isoformat(), "ended_at": ended.isoformat()}
     return facts | {
         "name": config.name,
         "strategy": config.strategy,
         "ending": search.ending,
         "tuned": [one.name for one in config.ranges],
+        "spans": [[began.isoformat(), ended.isoformat()] for began, ended in search.spans],
         "overall_best": _overall_best(search, config, parents, study_id),
     }
 

@@ -10,6 +10,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -47,7 +48,8 @@ class WorkerPool:
         for _ in range(n_workers):
             self._idle.put(None)
         self._threads = ThreadPoolExecutor(n_workers)
-        self._workers: set[_Worker] = set()
+        self._lock = threading.Lock()
+        self._workers: set[_Worker] | None = set()  # None once the pool is closed
 
     def run(self, groups: Sequence[Sequence[Ask]]) -> list[list[TrialResult]]:
         """Return the results of each group.
@@ -63,7 +65,9 @@ class WorkerPool:
 
     def close(self) -> None:
         """End every worker at once and free the shared memory."""
-        for worker in list(self._workers):
+        with self._lock:
+            workers, self._workers = self._workers or set(), None
+        for worker in workers:
             worker.kill()
         self._threads.shutdown(cancel_futures=True)
         self._shared.close()
@@ -71,11 +75,11 @@ class WorkerPool:
     def _run_group(self, group: Sequence[Ask]) -> list[TrialResult]:
         worker, how = self._idle.get(), ""
         for _ in range(_ATTEMPTS):
-            worker = worker or self._start()
             try:
+                worker = worker or self._start()
                 answer = worker.ask([asdict(ask) for ask in group])
             except _WorkerDiedError as died:
-                self._workers.discard(worker)
+                self._forget(worker)
                 worker, how = None, str(died)
             else:
                 self._idle.put(worker)
@@ -91,11 +95,18 @@ class WorkerPool:
             "seed": job.seed,
             "folder": str(job.folder),
         }
-        worker = _Worker(
-            {**facts, "fd": self._shared.fd, "splits": self._shared.layout}, self._shared.fd
-        )
-        self._workers.add(worker)
+        shared = {"fd": self._shared.fd, "splits": self._shared.layout}
+        with self._lock:
+            if self._workers is None:
+                raise _WorkerDiedError("was not started: the search was ended")
+            worker = _Worker(facts | shared, self._shared.fd)
+            self._workers.add(worker)
         return worker
+
+    def _forget(self, worker: _Worker | None) -> None:
+        with self._lock:
+            if worker is not None and self._workers is not None:
+                self._workers.discard(worker)
 
     def _results(self, answer: Mapping[str, Any]) -> list[TrialResult]:
         if "error" in answer:

@@ -19,6 +19,7 @@ import pytest
 
 from trademl.errors import CodecError, StoreError
 from trademl.train.import_linear_learner import import_linear_learner, is_linear_learner
+from trademl.train.model import load_model
 from trademl.train.mxnet_params import read_params
 
 # fc0_weight = [[0.5, -2.0]] and fc0_bias = [0.25], float32, typed in from the layout above.
@@ -157,6 +158,14 @@ def test_two_thresholds_are_none():
 def test_what_cannot_be_understood_is_refused(params, message):
     with pytest.raises(StoreError, match=message):
         import_linear_learner(artifact(params), "m")
+
+
+def test_load_model_recognises_it(tmp_path):
+    (tmp_path / "model.tar.gz").write_bytes(artifact())
+
+    model = load_model(tmp_path / "model.tar.gz")
+
+    assert model.reasons[0].startswith("experimental")
 
 
 def test_other_files_are_not_taken_for_one():

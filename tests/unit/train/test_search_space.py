@@ -179,7 +179,11 @@ def test_auto_scaling_is_logarithmic_over_two_decades(low, high, expected):
         ),
         (
             changed(HyperParameterTuningJobObjective={"MetricName": "validation:precison"}),
-            "MetricName 'validation:precison' is unknown: did you mean 'validation:precision'",
+            "MetricName 'validation:precison' is unknown .* did you mean 'validation:precision'",
+        ),
+        (
+            changed(HyperParameterTuningJobObjective={"MetricName": "validation:mse"}),
+            "MetricName 'validation:mse' is unknown for a binary_classifier",
         ),
         (
             changed(
