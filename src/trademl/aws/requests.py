@@ -74,18 +74,7 @@ def _definition(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
         "AlgorithmSpecification": _algorithm(place, static),
         "RoleArn": config.role_arn,
         "InputDataConfig": [channel.as_request(config) for channel in place.channels],
-        "OutputDataConfig": _with_key(
-            {"S3OutputPath": config.uri("jobs")}, "KmsKeyId", config.output_kms_key
-        ),
-        "ResourceConfig": _with_key(
-            {
-                "InstanceType": config.instance_type,
-                "InstanceCount": config.instance_count,
-                "VolumeSizeInGB": config.volume_gb,
-            },
-            "VolumeKmsKeyId",
-            config.volume_kms_key,
-        ),
+        **_machines(config),
         "StoppingCondition": {"MaxRuntimeInSeconds": config.max_runtime_s},
         "EnableNetworkIsolation": config.network_isolation,
         "EnableInterContainerTrafficEncryption": config.encrypt_between_hosts,
@@ -95,16 +84,29 @@ def _definition(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
         definition["Environment"] = {SEED_VARIABLE: str(place.seed)}
     if config.spot:
         definition["StoppingCondition"]["MaxWaitTimeInSeconds"] = config.wait_limit_s
-        definition["CheckpointConfig"] = {
-            "S3Uri": config.uri("checkpoints", place.name),
-            "LocalPath": CHECKPOINTS,
-        }
+        checkpoints = config.uri("checkpoints", place.name)
+        definition["CheckpointConfig"] = {"S3Uri": checkpoints, "LocalPath": CHECKPOINTS}
     if config.subnets:
         definition["VpcConfig"] = {
             "Subnets": list(config.subnets),
             "SecurityGroupIds": list(config.security_groups),
         }
     return definition
+
+
+def _machines(config: AwsConfig) -> dict[str, Any]:
+    """Return what a job runs on and writes to, each with its key where it has one."""
+    output = {"S3OutputPath": config.uri("jobs")}
+    resources: dict[str, Any] = {
+        "InstanceType": config.instance_type,
+        "InstanceCount": config.instance_count,
+        "VolumeSizeInGB": config.volume_gb,
+    }
+    if config.output_kms_key:
+        output["KmsKeyId"] = config.output_kms_key
+    if config.volume_kms_key:
+        resources["VolumeKmsKeyId"] = config.volume_kms_key
+    return {"OutputDataConfig": output, "ResourceConfig": resources}
 
 
 def _algorithm(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
@@ -117,10 +119,6 @@ def _algorithm(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
         regexes = regexes_of(static["predictor_type"])
         found["MetricDefinitions"] = [{"Name": n, "Regex": regex} for n, regex in regexes.items()]
     return found
-
-
-def _with_key(settings: dict[str, Any], name: str, key: str) -> dict[str, Any]:
-    return {**settings, name: key} if key else settings
 
 
 def _tags(place: JobPlace) -> list[dict[str, str]]:
