@@ -43,16 +43,22 @@ class JobPlace:
 
 def training_job_request(place: JobPlace, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
     """Return the request of ``CreateTrainingJob``."""
+    checkpoints = {"S3Uri": place.config.uri("checkpoints", place.name), "LocalPath": CHECKPOINTS}
     return {
         "TrainingJobName": place.name,
         "HyperParameters": dict(hyperparameters),
         **_definition(place, hyperparameters),
+        **({"CheckpointConfig": checkpoints} if place.config.spot else {}),
         "Tags": _tags(place),
     }
 
 
 def tuning_job_request(place: JobPlace, tuning: TuningRequest) -> dict[str, Any]:
-    """Return the request of ``CreateHyperParameterTuningJob``."""
+    """Return the request of ``CreateHyperParameterTuningJob``.
+
+    Its children have no checkpoints: whether SageMaker would give each a folder of its own is not
+    documented, and one must not go on with the state of another.
+    """
     request = {
         "HyperParameterTuningJobName": place.name,
         "HyperParameterTuningJobConfig": dict(tuning.job),
@@ -84,8 +90,6 @@ def _definition(place: JobPlace, static: Mapping[str, str]) -> dict[str, Any]:
         definition["Environment"] = {SEED_VARIABLE: str(place.seed)}
     if config.spot:
         definition["StoppingCondition"]["MaxWaitTimeInSeconds"] = config.wait_limit_s
-        checkpoints = config.uri("checkpoints", place.name)
-        definition["CheckpointConfig"] = {"S3Uri": checkpoints, "LocalPath": CHECKPOINTS}
     if config.subnets:
         definition["VpcConfig"] = {
             "Subnets": list(config.subnets),

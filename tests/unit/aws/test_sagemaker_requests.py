@@ -165,6 +165,14 @@ def test_names_fit_and_depend_on_what_decides_the_result(dataset):
     assert len({name(), name(seed=4), name(image=OWN_IMAGE), name(instance_count=2)}) == 4
 
 
+def test_children_of_a_tuning_job_share_no_checkpoints(dataset):
+    plan = plan_tuning(dataset, seed_tuning(), config(spot=True), seed=3)
+    definition = plan.request["TrainingJobDefinition"]
+    assert definition["EnableManagedSpotTraining"]
+    assert definition["StoppingCondition"]["MaxWaitTimeInSeconds"] == 7200
+    assert "CheckpointConfig" not in definition
+
+
 def test_a_second_attempt_has_a_name_and_checkpoints_of_its_own(dataset):
     plan = plan_training(dataset, STATIC, config(spot=True), seed=3)
     second = plan.attempt(2)
