@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 from trademl._version import __version__
 
 if TYPE_CHECKING:
+    from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
+    from trademl.aws.plan import plan_training, plan_tuning
+    from trademl.aws.prices import refresh_prices
+    from trademl.aws.settings import AwsConfig
+    from trademl.aws.torchrun import launch_torchrun
     from trademl.backtest.jobs import backtest_model
     from trademl.config import Settings, load_settings
     from trademl.etl.build import build_features
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from trademl.train.model import load_model
 
 _HOME = {
+    "AwsConfig": "aws.settings",
     "Bars": "market.bars",
     "Costs": "market.costs",
     "FeatureRecipe": "etl.recipe",
@@ -62,20 +68,27 @@ _HOME = {
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
-    "load_model": "train.model",
+    "launch_torchrun": "aws.torchrun",
+    "load_model": "aws.model_files",
     "load_settings": "config",
     "load_split": "etl.dataset",
     "open_recordio": "etl.record_file",
+    "plan_training": "aws.plan",
+    "plan_tuning": "aws.plan",
     "predict": "serve.client",
     "read_recordio": "etl.recordio",
+    "refresh_prices": "aws.prices",
     "replay": "ingest.replay",
     "run": "pipeline.run",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
+    "stop_job": "aws.jobs",
     "train_dataset": "train.jobs",
+    "train_on_sagemaker": "aws.jobs",
     "tune_dataset": "train.jobs",
+    "tune_on_sagemaker": "aws.jobs",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",

@@ -2,7 +2,7 @@
 
 A strategy file is TOML with one table for each section of `trademl.pipeline.strategy.Strategy`.
 The environment sets ``TRADEML_<SECTION>__<KEY>``, for example ``TRADEML_ORDERS__INTERVAL_S=5``,
-and ``TRADEML_WORKSPACE``. This is the only module that reads the environment.
+``TRADEML_SEED`` and ``TRADEML_WORKSPACE``. This is the only module that reads the environment.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from trademl.ingest.sources import SAMPLE
 from trademl.pipeline.strategy import Strategy
 
 ENV_PREFIX = "TRADEML_"
+SEED_VARIABLE = f"{ENV_PREFIX}SEED"  # the one setting outside a section that a container needs
 DEFAULT_FILE = "strategy.toml"
 DEFAULT_WORKSPACE = "trademl-workspace"
 BUNDLED_TUNING = "the bundled tuning job"
@@ -163,7 +164,7 @@ def _beside(file: Path, found: dict[str, Setting]) -> dict[str, Setting]:
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, text in environ.items():
-        if name.startswith(ENV_PREFIX) and "__" in name:
+        if name.startswith(ENV_PREFIX) and ("__" in name or name == SEED_VARIABLE):
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
             found[_known(key, f"environment variable {name}")] = Setting(_scalar(text), name)
     return found

@@ -10,6 +10,7 @@ TrademlError
 │   └── LockedError  another run holds the workspace
 ├── TrainError       a training job cannot start or did not converge to a finite model
 ├── ServeError       a server or endpoint cannot be started, reached or understood
+├── CloudError       AWS refused a call, could not be reached, or a job there failed
 └── ParityError      two engines that must agree do not: a defect, never the user's fault
 
 A message is one line: which item, what was found, what was expected, what to do.
@@ -60,6 +61,10 @@ class ServeError(TrademlError):
     """A server or an endpoint cannot be started, reached or understood."""
 
 
+class CloudError(TrademlError):
+    """AWS refused a call, could not be reached, or a job there failed."""
+
+
 class ParityError(TrademlError):
     """Two engines that must agree do not: a defect of trademl."""
 
@@ -69,6 +74,8 @@ EXTRAS = {
     "serve": ("orjson", "httptools", "uvloop"),
     "backtest": ("backtrader",),
     "monitor": ("matplotlib", "jinja2"),
+    "aws": ("boto3",),
+    "sagemaker": ("sagemaker",),
 }
 
 

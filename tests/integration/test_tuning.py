@@ -14,7 +14,7 @@ import pytest
 from trademl.errors import ConfigError, StoreError, TrainError
 from trademl.etl.dataset import Split
 from trademl.ledger.database import Ledger
-from trademl.train import tuning
+from trademl.train import batch, tuning
 from trademl.train.model import load_model
 from trademl.train.search_space import TuningConfig, parse_tuning_config
 from trademl.train.tuning import train_one, tune
@@ -71,7 +71,7 @@ def search(folder: Path, config: TuningConfig | None = None, **changed):
     found = tune(
         make_split(1), make_split(2), config or make_config(), folder=folder / "models", **options
     )
-    return [replace(trial, model_path=None) for trial in found]
+    return [replace(trial, model_path=None) for trial in found.trials]
 
 
 def model_bytes(folder: Path) -> dict[str, bytes]:
@@ -102,10 +102,10 @@ class Killed(BaseException):
 def killed_at(number, original):
     """Return ``original`` that dies when it is called for trial ``number``."""
 
-    def call(*args):
+    def call(*args, **more):
         if any(getattr(a, "number", a) == number for a in args[1:]):
             raise Killed
-        return original(*args)
+        return original(*args, **more)
 
     return call
 
@@ -138,7 +138,7 @@ def test_a_search_repeats_bit_for_bit(tmp_path, unbroken):
 @pytest.mark.parametrize("number", [3, 6])
 def test_killed_in_training_it_ends_the_same(tmp_path, unbroken, monkeypatch, number):
     with monkeypatch.context() as patch:
-        patch.setattr(tuning, "_try_to_train", killed_at(number, tuning._try_to_train))
+        patch.setattr(batch, "_result", killed_at(number, batch._result))
         with pytest.raises(Killed):
             search(tmp_path)
 
@@ -162,7 +162,7 @@ import os, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import test_tuning
-from trademl.train import tuning
+from trademl.train import batch, tuning
 def die(study, trial, result, tell=tuning._tell):
     os._exit(9) if result.number == 3 else tell(study, trial, result)
 tuning._tell = die
@@ -176,7 +176,7 @@ test_tuning.search(Path({str(tmp_path)!r}))
 
 def test_a_finished_search_is_read_back_and_not_run_again(tmp_path, unbroken, monkeypatch):
     search(tmp_path)
-    monkeypatch.setattr(tuning, "_train", killed_at(None, lambda *_: pytest.fail("trained again")))
+    monkeypatch.setattr(batch, "train_group", lambda *_: pytest.fail("trained again"))
 
     assert_same_search(tmp_path, search(tmp_path), unbroken)
 
@@ -211,12 +211,12 @@ def test_a_study_of_other_settings_is_refused(tmp_path):
 
 
 def test_trials_that_fail_are_recorded_and_the_search_goes_on(tmp_path, monkeypatch):
-    def fail_odd(job, number, *rest, train=tuning._train):
-        if number % 2:
-            raise TrainError(f"trial {number} exploded")
-        return train(job, number, *rest)
+    def fail_odd(job, ask, trained, result=batch._result, **more):
+        if ask.number % 2:
+            trained = TrainError(f"trial {ask.number} exploded")
+        return result(job, ask, trained, **more)
 
-    monkeypatch.setattr(tuning, "_train", fail_odd)
+    monkeypatch.setattr(batch, "_result", fail_odd)
 
     found = search(tmp_path, make_config(jobs=5))
 
@@ -226,10 +226,10 @@ def test_trials_that_fail_are_recorded_and_the_search_goes_on(tmp_path, monkeypa
 
 
 def test_a_search_whose_every_trial_fails_is_an_error(tmp_path, monkeypatch):
-    def explode(*_):
-        raise TrainError("the weights are not finite")
+    def explode(job, ask, _trained, **_more):
+        return batch.failed(job, ask, "the weights are not finite")
 
-    monkeypatch.setattr(tuning, "_train", explode)
+    monkeypatch.setattr(batch, "_result", explode)
 
     with pytest.raises(
         TrainError, match=r"every trial failed; trial 0: the weights are not finite"

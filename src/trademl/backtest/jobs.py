@@ -21,7 +21,7 @@ from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.jobs import MODEL_FILE
-from trademl.train.model import load_model
+from trademl.train.model import load_binary_model
 
 ENGINES = ("compiled", "backtrader")
 TRADES, EQUITY = "trades.parquet", "equity.parquet"
@@ -58,7 +58,9 @@ def backtest_model(
     dataset = store.get(model.manifest["parents"][1])
     rows = load_split(dataset, split)
     if score_N is None:
-        score_N = load_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
+        score_N = (
+            load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
+        )
     parameters = {"costs": asdict(costs), "engines": list(engines), "split": split}
     inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
     identity = artifact_id("backtest", inputs, parameters)

@@ -12,6 +12,7 @@ import typer
 
 from trademl._version import __version__
 from trademl.cli import (
+    aws,
     backtest,
     config,
     deploy,
@@ -48,6 +49,7 @@ app.add_typer(features.app, name="features")
 app.command("tune")(train.tune)
 app.command("train")(train.train)
 app.add_typer(models.app, name="models")
+app.add_typer(aws.app, name="aws")
 app.add_typer(deploy.app, name="deploy")
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)

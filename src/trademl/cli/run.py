@@ -59,7 +59,8 @@ def _run(
 
 def _lines(result: Result) -> list[str]:
     selected, backtest = result["selected"], result["backtest"]
-    lines = [f"WARNING: {warning}" for warning in result["dataset"].get("warnings", [])]
+    parts = (result["dataset"], result["tuning"])
+    lines = [f"WARNING: {text}" for part in parts for text in part.get("warnings", [])]
     lines.append(str(selected["verdict"]))
     lines += [f"  refused: {reason}" for reason in selected["reasons"]]
     if backtest["id"]:

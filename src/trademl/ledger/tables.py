@@ -102,6 +102,7 @@ class Study(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(default=_now)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    name: Mapped[str | None]  # of the tuning job, where it has one
     objective: Mapped[str]
     direction: Mapped[str]
     seed: Mapped[int]
@@ -115,10 +116,31 @@ class Trial(Base):
 
     study_id: Mapped[str] = mapped_column(ForeignKey("tuning_studies.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str | None]  # Completed | Stopped | Failed; None before it was recorded
     objective: Mapped[float | None]
     hyperparameters: Mapped[Json]
     metrics: Mapped[Json]
     refused_because: Mapped[list[str] | None]
+
+
+class CloudJob(Base):
+    """A training or tuning job on SageMaker, from the moment it was started."""
+
+    __tablename__ = "cloud_jobs"
+
+    region: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    kind: Mapped[str]  # training | tuning
+    study_id: Mapped[str]  # no foreign key: the study comes when the job has ended
+    image: Mapped[str] = mapped_column(Text)
+    instance_type: Mapped[str]
+    instance_count: Mapped[int]
+    status: Mapped[str]
+    failure: Mapped[str | None] = mapped_column(Text)
+    worst_case_usd: Mapped[float | None]
+    usd_per_hour: Mapped[float | None]
+    billable_s: Mapped[int | None]  # of all its training jobs, one machine each
 
 
 class Model(Base):

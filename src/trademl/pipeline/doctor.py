@@ -14,6 +14,7 @@ from typing import Literal
 from trademl.errors import EXTRAS, TrademlError
 from trademl.pipeline.workspace import Workspace
 
+NEEDED_TO_RUN = ("train", "serve", "backtest", "monitor")
 PACKAGES = {
     **EXTRAS,
     "indicators": ("TA-Lib",),
@@ -50,7 +51,7 @@ def _extras() -> Iterator[Check]:
         if not absent:
             yield Check(extra, "ok", shown)
             continue
-        status: Literal["failed", "missing"] = "failed" if extra in EXTRAS else "missing"
+        status: Literal["failed", "missing"] = "failed" if extra in NEEDED_TO_RUN else "missing"
         yield Check(
             extra,
             status,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trademl.aws.settings import AwsConfig
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
@@ -45,6 +46,7 @@ class Strategy:
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     serving: ServingConfig = field(default_factory=ServingConfig)
+    aws: AwsConfig = field(default_factory=AwsConfig)
     tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 from trademl._version import __version__
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_NOT_IN_RESULTS = {"cli", "monitor"}  # what only shows results cannot change them
+# What only shows results cannot change them, and studies of AWS have ids of their own.
+_NOT_IN_RESULTS = {"cli", "monitor", "aws"}
 
 
 def digest_bytes(content: bytes) -> str:

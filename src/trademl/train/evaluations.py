@@ -13,7 +13,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.evaluation import evaluate
 from trademl.train.jobs import MODEL_FILE
-from trademl.train.model import load_model
+from trademl.train.model import load_binary_model
 
 FILE = "evaluation.json"
 
@@ -36,7 +36,7 @@ def evaluate_model(
     dataset = store.get(model.manifest["parents"][1])
     rows = load_split(dataset, split)
     if score_N is None:
-        scored = load_model(model.file(MODEL_FILE)).scores(rows.features_ND)
+        scored = load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND)
         score_N = scored.astype(np.float64)
     inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
     identity = artifact_id("evaluation", inputs, {"split": split})

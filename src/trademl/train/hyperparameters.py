@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -17,6 +17,20 @@ CRITERIA = (
     "recall_at_target_precision",
     "loss_function",
 )
+LOSSES = {
+    "binary_classifier": ("logistic", "hinge_loss"),
+    "multiclass_classifier": ("softmax_loss",),
+    "regressor": (
+        "squared_loss",
+        "absolute_loss",
+        "eps_insensitive_squared_loss",
+        "eps_insensitive_absolute_loss",
+        "quantile_loss",
+        "huber_loss",
+    ),
+}
+AUTO = 0.0  # stands for a learning rate that is still to be resolved
+AUTO_LEARNING_RATE = {"adam": 0.1, "sgd": 0.001, "rmsprop": 0.01}
 # Keys that the platform adds by itself to a job's hyperparameters; they say nothing to the model.
 PLATFORM_KEYS = frozenset(
     {
@@ -57,21 +71,15 @@ def _number(kind: type[int] | type[float], holds: Callable[[float], bool], allow
 
 def _rule_field(default: Any, rule: _Rule, **words: Any) -> Any:
     """Return a dataclass field read by ``rule``; ``words`` are texts that stand for a value."""
-    allowed = " or ".join([*words, rule.allowed])
+    allowed = " or ".join([*words, *([rule.allowed] if rule.allowed else [])])
     read = lambda text: words[text] if text in words else rule.read(text)  # noqa: E731
     return field(default=default, metadata={"rule": _Rule(read, allowed)})
 
 
-def _only(default: str, *unsupported: str) -> Any:
-    """Return a field whose ``unsupported`` values Linear Learner knows and trademl does not yet."""
-
-    def read(text: str) -> str:
-        if text in unsupported:
-            raise ConfigError(f"{text} is not supported yet; supported: auto, {default}")
-        return default if text in ("auto", default) else str(_refuse(text))
-
-    allowed = ", ".join(["auto", default, *unsupported])
-    return field(default=default, metadata={"rule": _Rule(read, allowed)})
+def _one_of(default: str, *others: str) -> Any:
+    """Return a field whose value is one of these words."""
+    words = {word: word for word in (default, *others)}
+    return _rule_field(default, _Rule(_refuse, ""), **words)
 
 
 _COUNT = _number(int, lambda v: v > 0, "an integer above 0")
@@ -89,24 +97,6 @@ def _criterion(text: str) -> str:
     return named if named in CRITERIA else str(_refuse(text))
 
 
-def _predictor_type(text: str) -> str:
-    if text in ("multiclass_classifier", "regressor"):
-        raise ConfigError(f"{text} is not supported yet; supported: binary_classifier")
-    return text if text == "binary_classifier" else str(_refuse(text))
-
-
-def _one_model(text: str) -> int:
-    if int(text) > 1:
-        raise ConfigError(f"{text} is not supported yet; supported: auto, 1")
-    return int(_COUNT.read(text))
-
-
-def _positive_weight(text: str) -> float | str:
-    if text == "auto":
-        raise ConfigError("auto is not supported yet; supported: balanced, a number above 0")
-    return text if text == "balanced" else float(_POSITIVE.read(text))
-
-
 @dataclass(frozen=True, kw_only=True)
 class LinearLearnerParameters:
     """Hyperparameters of one training job, typed, with every ``auto`` resolved.
@@ -115,50 +105,39 @@ class LinearLearnerParameters:
 
     Notes
     -----
-    SageMaker does not publish what ``auto`` means. Here it means: Adam with ``learning_rate``
-    0.1, ``wd`` 1e-4 and ``l1`` 0, multiplied by 0.99 every 100 steps down to 1e-5 (the values in
-    the published log of a binary job); ``beta_1`` 0.9 and ``beta_2`` 0.999 (Kingma and Ba, 2015);
-    the bias at the common learning rate and not regularised; one model. ``feature_dim`` None is
-    the width of the data; ``unbias_data`` follows ``use_bias``.
+    SageMaker does not publish what ``auto`` means. Here it means: Adam; ``learning_rate`` 0.1
+    (0.01 for rmsprop, 0.001 for sgd), ``wd`` 1e-4 and ``l1`` 0, the rate multiplied by 0.99 every
+    100 steps down to 1e-5 (the values in the published log of a binary job); ``beta_1`` 0.9 and
+    ``beta_2`` 0.999 (Kingma and Ba, 2015); ``momentum`` 0.9; the bias at the common learning rate
+    and not regularised; 32 models; labels of a regression shifted and scaled. ``feature_dim`` None
+    is the width of the data; ``unbias_data`` follows ``use_bias``.
 
-    Fields that a binary job with logistic loss and Adam never reads (``momentum``, ``margin``,
-    ``quantile`` ...) are checked and kept, as the original does. ``given`` names the fields that
-    were set explicitly: early stopping watches the criterion only then.
+    Fields that a job never reads (``margin`` without the hinge loss ...) are checked and kept, as
+    the original does. ``given`` names the fields that were set explicitly: early stopping watches
+    the criterion only then.
     """
 
-    predictor_type: str = field(
-        metadata={
-            "rule": _Rule(_predictor_type, "binary_classifier, multiclass_classifier, regressor")
-        }
-    )
+    predictor_type: str = _one_of(*LOSSES)
     feature_dim: int | None = _rule_field(None, _COUNT, auto=None)
     num_classes: int = _rule_field(1, _CLASSES)
     mini_batch_size: int = _rule_field(1000, _COUNT)
     epochs: int = _rule_field(15, _COUNT)
     use_bias: bool = _rule_field(True, _FLAG)
-    num_models: int = _rule_field(1, _Rule(_one_model, "an integer above 0"), auto=1)
+    num_models: int = _rule_field(32, _COUNT, auto=32)
     num_calibration_samples: int = _rule_field(10_000_000, _COUNT, auto=10_000_000)
     num_point_for_scaler: int = _rule_field(10_000, _COUNT)
     normalize_data: bool = _rule_field(True, _FLAG, auto=True)
-    normalize_label: bool = _rule_field(False, _FLAG, auto=False)
+    normalize_label: bool | None = _rule_field(None, _FLAG, auto=None)
     unbias_data: bool | None = _rule_field(None, _FLAG, auto=None)
-    unbias_label: bool = _rule_field(False, _FLAG, auto=False)
-    loss: str = _only(
-        "logistic",
-        "hinge_loss",
-        "softmax_loss",
-        "squared_loss",
-        "absolute_loss",
-        "eps_insensitive_squared_loss",
-        "eps_insensitive_absolute_loss",
-        "quantile_loss",
-        "huber_loss",
+    unbias_label: bool | None = _rule_field(None, _FLAG, auto=None)
+    loss: str = _one_of("auto", *(loss for losses in LOSSES.values() for loss in losses))
+    optimizer: str = _rule_field(
+        "adam", _Rule(_refuse, ""), auto="adam", **{name: name for name in AUTO_LEARNING_RATE}
     )
-    optimizer: str = _only("adam", "sgd", "rmsprop")
-    learning_rate: float = _rule_field(0.1, _POSITIVE, auto=0.1)
+    learning_rate: float = _rule_field(AUTO, _POSITIVE, auto=AUTO)
     wd: float = _rule_field(1e-4, _NOT_NEGATIVE, auto=1e-4)
     l1: float = _rule_field(0.0, _NOT_NEGATIVE, auto=0.0)
-    momentum: float = _rule_field(0.0, _DECAY, auto=0.0)
+    momentum: float = _rule_field(0.9, _DECAY, auto=0.9)
     beta_1: float = _rule_field(0.9, _DECAY, auto=0.9)
     beta_2: float = _rule_field(0.999, _DECAY, auto=0.999)
     bias_lr_mult: float = _rule_field(1.0, _POSITIVE, auto=1.0)
@@ -167,12 +146,7 @@ class LinearLearnerParameters:
     lr_scheduler_step: int = _rule_field(100, _COUNT, auto=100)
     lr_scheduler_factor: float = _rule_field(0.99, _SHARE, auto=0.99)
     lr_scheduler_minimum_lr: float = _rule_field(1e-5, _POSITIVE, auto=1e-5)
-    init_method: str = _rule_field(
-        "uniform",
-        _Rule(lambda text: _refuse(text), "one of these words"),
-        uniform="uniform",
-        normal="normal",
-    )
+    init_method: str = _one_of("uniform", "normal")
     init_scale: float = _rule_field(0.07, _POSITIVE)
     init_sigma: float = _rule_field(0.01, _POSITIVE)
     init_bias: float = _rule_field(0.0, _REAL)
@@ -185,7 +159,7 @@ class LinearLearnerParameters:
     target_precision: float = _rule_field(0.8, _SHARE)
     f_beta: float = _rule_field(1.0, _POSITIVE)
     positive_example_weight_mult: float | str = _rule_field(
-        1.0, _Rule(_positive_weight, "balanced or a number above 0")
+        1.0, _POSITIVE, auto="auto", balanced="balanced"
     )
     accuracy_top_k: int = _rule_field(3, _COUNT)
     balance_multiclass_weights: bool = _rule_field(False, _FLAG)
@@ -207,7 +181,7 @@ class LinearLearnerParameters:
         Raises
         ------
         ConfigError
-            If a name is unknown, a value out of range, or a feature not supported yet.
+            If a name is unknown, a value out of range, or two values contradict one another.
 
         Examples
         --------
@@ -223,14 +197,39 @@ class LinearLearnerParameters:
             if name not in PLATFORM_KEYS
         }
         if "predictor_type" not in values:
-            raise ConfigError("predictor_type is missing: set it to binary_classifier")
+            raise ConfigError(f"predictor_type is missing: set it to one of {', '.join(LOSSES)}")
         parameters = cls(**values, given=frozenset(values))
         is_f1 = mapping.get("binary_classifier_model_selection_criteria") == "f1"
         if is_f1 and parameters.f_beta != 1.0:
             raise ConfigError(
                 f"the criterion f1 contradicts f_beta {parameters.f_beta}: use the criterion f_beta"
             )
-        return parameters
+        return parameters._resolved()
+
+    def _resolved(self) -> LinearLearnerParameters:
+        """Return the same with every ``auto`` replaced that depends on another hyperparameter."""
+        is_regression = self.predictor_type == "regressor"
+        losses = LOSSES[self.predictor_type]
+        if self.loss not in ("auto", *losses):
+            known = ", ".join(("auto", *losses))
+            raise ConfigError(
+                f"loss is {self.loss!r}, a {self.predictor_type} expects one of {known}"
+            )
+        if self.predictor_type == "multiclass_classifier" and self.num_classes < 3:
+            raise ConfigError("num_classes is missing: a multiclass_classifier needs 3 or more")
+        if is_regression and self.unbias_label and not self.use_bias:
+            raise ConfigError("unbias_label is true and use_bias false: expected use_bias true")
+        is_rate_given = self.learning_rate != AUTO
+        unbias = self.use_bias if self.unbias_label is None else self.unbias_label
+        return replace(
+            self,
+            loss=losses[0] if self.loss == "auto" else self.loss,
+            learning_rate=(
+                self.learning_rate if is_rate_given else AUTO_LEARNING_RATE[self.optimizer]
+            ),
+            normalize_label=is_regression and self.normalize_label is not False,
+            unbias_label=is_regression and unbias,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Return every field but ``given``, as JSON can hold it."""
@@ -257,8 +256,6 @@ def read_value(name: str, value: Scalar) -> Any:
         return rule.read(text)
     except ValueError:
         raise ConfigError(f"{name} is {text!r}, expected {rule.allowed}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{name} {error}") from None
 
 
 def as_text(value: Scalar) -> str:

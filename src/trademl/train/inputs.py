@@ -6,8 +6,10 @@ Shape letters: N rows, D feature columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trademl.errors import ConfigError, DataError
 from trademl.etl.dataset import Split
@@ -25,8 +27,9 @@ def check_inputs(
     ConfigError
         If ``feature_dim`` is not the width of the data.
     DataError
-        If a split is empty or of another width, or holds a feature that is not finite or a label
-        other than 0 and 1; the message names split, row and column.
+        If a split is empty or of another width, holds a feature that is not finite or a label that
+        ``predictor_type`` does not know, train holds one class alone, or no held-out row could
+        meet a target; the message names split, row and column, or the hyperparameter.
     """
     width = splits["train"].features_ND.shape[1]
     if parameters.feature_dim not in (None, width):
@@ -38,18 +41,58 @@ def check_inputs(
             raise DataError(f"the {name} split has no rows")
         if split.features_ND.shape[1] != width:
             raise DataError(f"{name} has {split.features_ND.shape[1]} columns, train has {width}")
-        if (other := ~np.isin(split.label_N, (0.0, 1.0))).any():
-            row = int(np.flatnonzero(other)[0])
-            raise DataError(f"label of {name} row {row} is {split.label_N[row]}, expected 0 or 1")
-        if not (finite := np.isfinite(split.features_ND)).all():
-            row, column = np.argwhere(~finite)[0]
-            raise DataError(f"{names[column]} of {name} row {row} is not finite: drop the row")
+        _check_labels(name, split.label_N, parameters)
+        _check_features(name, split.features_ND, names)
+    if parameters.predictor_type != "regressor":
+        _check_classes(splits, parameters)
 
 
-def sample_rows(split: Split, n_rows: int, seed: int) -> Split:
-    """Return up to ``n_rows`` rows drawn without replacement, in their order."""
-    if len(split) <= n_rows:
-        return split
-    chosen = generator(seed, Stream.CALIBRATION).choice(len(split), n_rows, replace=False)
-    rows = np.sort(chosen)
-    return Split(**{name: column[rows] for name, column in vars(split).items()})
+def _check_labels(name: str, label_N: NDArray[Any], parameters: LinearLearnerParameters) -> None:
+    if parameters.predictor_type == "regressor":
+        is_wrong_N, expected = ~np.isfinite(label_N), "a finite number"
+    elif parameters.predictor_type == "binary_classifier":
+        is_wrong_N, expected = ~np.isin(label_N, (0.0, 1.0)), "0 or 1"
+    else:
+        n = parameters.num_classes
+        is_wrong_N = ~((label_N >= 0) & (label_N < n) & (label_N == np.floor(label_N)))
+        expected = f"a class from 0 to {n - 1}, by num_classes"
+    if is_wrong_N.any():
+        row = int(np.flatnonzero(is_wrong_N)[0])
+        raise DataError(f"label of {name} row {row} is {label_N[row]}, expected {expected}")
+
+
+def _check_features(name: str, features_ND: NDArray[Any], names: tuple[str, ...]) -> None:
+    if np.isfinite(features_ND.sum()):  # a sum is finite only if all of it is
+        return
+    for row, features_D in enumerate(features_ND):
+        if not (is_finite_D := np.isfinite(features_D)).all():
+            column = names[int(np.flatnonzero(~is_finite_D)[0])]
+            raise DataError(f"{column} of {name} row {row} is not finite: drop the row")
+
+
+def _check_classes(splits: Mapping[str, Split], parameters: LinearLearnerParameters) -> None:
+    """Refuse a single class in train, and a target where no row is positive."""
+    if len(found := np.unique(splits["train"].label_N)) == 1:
+        raise DataError(
+            f"every label of train is {found[0]:g}: a {parameters.predictor_type} needs rows of "
+            "at least two classes"
+        )
+    held_out = "validation" if "validation" in splits else "train"
+    criterion = parameters.binary_classifier_model_selection_criteria
+    target = {
+        "precision_at_target_recall": "target_recall",
+        "recall_at_target_precision": "target_precision",
+    }.get(criterion)
+    if parameters.predictor_type != "binary_classifier" or target is None:
+        return
+    if not (splits[held_out].label_N > 0.5).any():
+        raise DataError(
+            f"{target} {getattr(parameters, target)} cannot be met: {held_out} has no positive row"
+        )
+
+
+def sample_rows(n: int, n_sampled: int, seed: int) -> Any:
+    """Return which of ``n`` rows calibrate: up to ``n_sampled`` without replacement, in order."""
+    if n <= n_sampled:
+        return slice(None)
+    return np.sort(generator(seed, Stream.CALIBRATION).choice(n, n_sampled, replace=False))

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from trademl.errors import ConfigError, StoreError, require_extra
 from trademl.etl.dataset import load_split
 from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
-from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
 from trademl.store.identity import artifact_id
 from trademl.train.model import save_model
-from trademl.train.search_space import TuningConfig, parse_tuning_config
+from trademl.train.parents import find_parents
+from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
-from trademl.train.trials import Objective, TrialResult
+from trademl.train.studies import read_trials, search_metrics, study_metrics
 
 MODEL_FILE = "model.tar.gz"
 
@@ -35,27 +37,38 @@ def tune_dataset(
     Parameters
     ----------
     request : mapping
-        The tuning job as SageMaker's JSON: see `trademl.train.search_space`.
+        The tuning job as SageMaker's JSON: see `trademl.train.search_space`. The parents of a
+        ``WarmStartConfig`` are finished studies of the ledger, by id or by name.
+
+    Returns
+    -------
+    Artifact
+        `trademl.train.describe.describe_tuning_job` gives what SageMaker would say of it.
 
     Raises
     ------
     ConfigError
-        If the request is refused.
+        If the request is refused, or a parent is unknown or does not fit.
     TrainError
-        If every trial failed.
+        If every trial failed, or none has a value of the objective.
     """
     config = parse_tuning_config(request)
+    parents = find_parents(config, dataset, store, ledger)
     progress = progress or Silent()
     parameters = {"tuning": dict(request), "seed": seed}
-    identity = artifact_id("study", {"dataset": dataset.id}, parameters)
+    inputs = {"dataset": dataset.id} | {f"parent {n}": p.study_id for n, p in enumerate(parents)}
+    identity = artifact_id("study", inputs, parameters)
     if (study := store.find(identity)) is None:
         require_extra("train")
         from trademl.train.tuning import tune
 
         with store.create(
-            identity, parents=[dataset.id], parameters=parameters, resume=True
+            identity,
+            parents=[dataset.id, *(parent.study_id for parent in parents)],
+            parameters=parameters,
+            resume=True,
         ) as draft:
-            trials = tune(
+            search = tune(
                 load_split(dataset, "train"),
                 load_split(dataset, "validation"),
                 config,
@@ -65,14 +78,15 @@ def tune_dataset(
                 folder=draft.path,
                 progress=progress,
                 test=load_split(dataset, "test") if _reads_test(config) else None,
-                columns=_column_names(dataset),
+                columns=column_names(dataset),
+                parents=parents,
             )
-            draft.metrics.update(_describe(config.objective, trials, config.warnings))
+            draft.metrics.update(search_metrics(search, config, parents, study_id=identity))
         study = store.get(identity)
     else:
         progress.step("tune")
         progress.done(f"kept {study.id}")
-    _record_study(study, ledger)
+    record_study(study, ledger)
     return study
 
 
@@ -98,7 +112,7 @@ def train_dataset(
     identity = artifact_id("study", {"dataset": dataset.id}, parameters)
     if (study := store.find(identity)) is None:
         require_extra("train")
-        from trademl.train.tuning import VALIDATION_LOSS, train_one
+        from trademl.train.tuning import train_one
 
         with store.create(identity, parents=[dataset.id], parameters=parameters) as draft:
             trial = train_one(
@@ -108,11 +122,11 @@ def train_dataset(
                 seed=seed,
                 folder=draft.path,
                 progress=progress or Silent(),
-                columns=_column_names(dataset),
+                columns=column_names(dataset),
             )
-            draft.metrics.update(_describe(VALIDATION_LOSS, [trial], ()))
+            draft.metrics.update(study_metrics(VALIDATION_LOSS, [trial], ()))
         study = store.get(identity)
-    _record_study(study, ledger)
+    record_study(study, ledger)
     return study
 
 
@@ -146,6 +160,25 @@ def select_model(
     return model
 
 
+def find_dataset(store: ArtifactStore, named: str | None) -> Artifact:
+    """Return a dataset of a workspace by its id or its folder, or the newest where None.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or the folder holds a dataset that is not in the workspace.
+    """
+    if named is None or not Path(named).is_dir():
+        return store.newest("dataset", named)
+    found = get_artifact(Path(named))
+    if (dataset := store.find(found.id)) is None:
+        raise StoreError(
+            f"{named} holds {found.id}, which is not in this workspace: name the workspace that "
+            "has it with --workspace, or build it here with trademl features build"
+        )
+    return dataset
+
+
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     """Return hyperparameters given as ``NAME=VALUE``.
 
@@ -161,55 +194,17 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def read_trials(study: Artifact) -> list[TrialResult]:
-    """Return the trials of a study, their models in its folder."""
-    metrics = study.metrics
-    return [
-        TrialResult(
-            number=trial["number"],
-            hyperparameters=trial["hyperparameters"],
-            objective=trial["objective"],
-            direction=metrics["direction"],
-            metrics=trial["metrics"],
-            model_path=study.file(trial["file"]) if trial["file"] else None,
-            failure=trial["failure"],
-        )
-        for trial in metrics["trials"]
-    ]
-
-
 def _reads_test(config: TuningConfig) -> bool:
     return config.objective.metric.startswith("test:")
 
 
-def _column_names(dataset: Artifact) -> tuple[str, ...]:
+def column_names(dataset: Artifact) -> tuple[str, ...]:
+    """Return the names of a dataset's features, in order."""
     path = dataset.file("schema.json")
     try:
         return tuple(column["name"] for column in json.loads(path.read_bytes())["columns"])
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
-
-
-def _describe(
-    objective: Objective, trials: Sequence[TrialResult], warnings: Sequence[str]
-) -> dict[str, Any]:
-    return {
-        "objective": objective.metric,
-        "direction": objective.direction,
-        "warnings": list(warnings),
-        "best_trial": max(trials, key=lambda t: (t.rank, -t.number)).number,
-        "trials": [
-            {
-                "number": t.number,
-                "objective": t.objective,
-                "hyperparameters": dict(t.hyperparameters),
-                "metrics": dict(t.metrics),
-                "file": t.model_path.name if t.model_path else None,
-                "failure": t.failure,
-            }
-            for t in trials
-        ],
-    }
 
 
 def _verdict(selection: Selection) -> dict[str, Any]:
@@ -234,12 +229,14 @@ def _judgement(judgement: Judgement) -> dict[str, Any]:
     }
 
 
-def _record_study(study: Artifact, ledger: Ledger) -> None:
+def record_study(study: Artifact, ledger: Ledger) -> None:
+    """Write a study and its trials to the ledger, keeping what selection said of them."""
     metrics = study.metrics
     known = {t.number: t.refused_because for t in ledger.rows(tables.Trial, study_id=study.id)}
     row = tables.Study(
         id=study.id,
         dataset_id=study.manifest["parents"][0],
+        name=metrics["name"],
         objective=metrics["objective"],
         direction=metrics["direction"],
         seed=study.manifest["parameters"]["seed"],
@@ -248,6 +245,7 @@ def _record_study(study: Artifact, ledger: Ledger) -> None:
     trials = [
         {
             "number": trial["number"],
+            "status": trial["status"],
             "objective": trial["objective"],
             "hyperparameters": trial["hyperparameters"],
             "metrics": trial["metrics"],

@@ -1,16 +1,13 @@
-"""A trained linear model and its file: numpy only, so that a server need not load torch.
+"""A trained linear model and its file: numpy only, so that a server need not load more.
 
-Shape letters: N rows, D feature columns.
+Shape letters: N rows, D feature columns, C classes.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,18 +17,50 @@ from numpy.typing import NDArray
 from trademl.errors import DataError, StoreError
 from trademl.store.artifacts import storage_errors, write_atomically
 from trademl.store.identity import digest_bytes
+from trademl.train.archive import Members, pack
+from trademl.train.fetch import read_bytes
 
-MODEL_SCHEMA = 1
+MODEL_SCHEMA = 2
 NOT_JUDGED = "selection has not judged it yet"
 Floats = NDArray[np.float64]
+Scores = NDArray[np.float32]
 Status = Literal["accepted", "refused"]
+Link = Literal["logistic", "identity"]
 
-_ARRAYS = ("weights", "mean", "scale")
 _CHUNK = 4096  # rows scored at once, to bound the memory of their float64 products
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Described:
+    """What every model says of itself, as JSON can hold it.
+
+    Parameters
+    ----------
+    hyperparameters, metrics : mapping
+        How it was made, and what it measured.
+    status : {"accepted", "refused"}
+        What selection said; refused until it has spoken.
+    reasons : tuple of str
+        Why it is refused.
+    parents : tuple of str
+        Ids of the artifacts that it was made from.
+    code_version : str
+        Of the trademl that trained it; empty where not known.
+    rules : mapping of str to str
+        What this trademl does where SageMaker does not publish what it does.
+    """
+
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = "refused"
+    reasons: tuple[str, ...] = (NOT_JUDGED,)
+    parents: tuple[str, ...] = ()
+    code_version: str = ""
+    rules: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
-class LinearModel:
+class LinearModel(Described):
     """A binary classifier: the score is ``sigmoid(weights . (x - mean) / scale + bias)``.
 
     Parameters
@@ -46,12 +75,8 @@ class LinearModel:
         A row is labelled 1 where its score is at or above it.
     columns : tuple of str
         Names of the D features, in order.
-    hyperparameters, metrics : mapping
-        How it was made, and what it measured; as JSON can hold them.
-    status : {"accepted", "refused"}
-        What selection said; refused until it has spoken.
-    reasons : tuple of str
-        Why it is refused.
+    link : {"logistic", "identity"}
+        ``identity`` leaves the sigmoid out: the score of a hinge loss is no probability.
     """
 
     weights_D: Floats
@@ -60,10 +85,7 @@ class LinearModel:
     scale_D: Floats
     threshold: float
     columns: tuple[str, ...]
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    status: Status = "refused"
-    reasons: tuple[str, ...] = (NOT_JUDGED,)
+    link: Link = "logistic"
 
     @property
     def schema_hash(self) -> str:
@@ -71,7 +93,7 @@ class LinearModel:
         return schema_hash(self.columns)
 
     def logits(self, features_ND: NDArray[Any]) -> Floats:
-        """Return the log odds of each row.
+        """Return the score of each row before the sigmoid, the log odds of a logistic model.
 
         Parameters
         ----------
@@ -92,27 +114,141 @@ class LinearModel:
         Row by row the same sum in the same order, never a matrix product: the row of a batch
         gets bit for bit the score that it gets alone, which BLAS does not promise.
         """
-        features_ND = np.asarray(features_ND)
-        if features_ND.ndim != 2 or features_ND.shape[1] != len(self.weights_D):
-            found = features_ND.shape[1] if features_ND.ndim == 2 else f"shape {features_ND.shape}"
-            raise DataError(f"rows have {found} features, the model expects {len(self.weights_D)}")
-        weights_D = self.weights_D / self.scale_D
-        offset = self.bias - float((weights_D * self.mean_D).sum())
-        logit_N = np.empty(len(features_ND))
-        for start in range(0, len(features_ND), _CHUNK):
-            rows = np.ascontiguousarray(features_ND[start : start + _CHUNK])
-            products = np.multiply(rows, weights_D, dtype=np.float64)
-            logit_N[start : start + _CHUNK] = products.sum(axis=1) + offset
-        return logit_N
+        return _row_sums(features_ND, self.weights_D, self.bias, self.mean_D, self.scale_D)
 
-    def scores(self, features_ND: NDArray[Any]) -> NDArray[np.float32]:
-        """Return each row's probability of label 1, float32 of shape (N,); see `logits`."""
-        return sigmoid(self.logits(features_ND)).astype(np.float32)
+    def scores(self, features_ND: NDArray[Any]) -> Scores:
+        """Return each row's score, float32 of shape (N,): the probability of label 1."""
+        return self.scores_of(self.logits(features_ND))
 
-    def predict(self, features_ND: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    def scores_of(self, logit_N: Floats) -> Scores:
+        """Return the scores that `logits` lead to."""
+        return (sigmoid(logit_N) if self.link == "logistic" else logit_N).astype(np.float32)
+
+    def flags(self, score_N: Scores) -> NDArray[np.int8]:
+        """Return 1 where a score is at or above the calibrated threshold, else 0."""
+        return (score_N >= np.float32(self.threshold)).astype(np.int8)
+
+    def predict(self, features_ND: NDArray[Any]) -> tuple[Scores, NDArray[np.int8]]:
         """Return each row's score and its label at the calibrated threshold."""
         score_N = self.scores(features_ND)
-        return score_N, (score_N >= np.float32(self.threshold)).astype(np.int8)
+        return score_N, self.flags(score_N)
+
+
+@dataclass(frozen=True, eq=False)
+class MulticlassModel(Described):
+    """A classifier of C classes: the scores are the softmax of one linear score per class.
+
+    Parameters
+    ----------
+    weights_CD : ndarray of float64, shape (C, D)
+    bias_C : ndarray of float64, shape (C,)
+    mean_D, scale_D, columns
+        As in `LinearModel`.
+    """
+
+    weights_CD: Floats
+    bias_C: Floats
+    mean_D: Floats
+    scale_D: Floats
+    columns: tuple[str, ...]
+
+    @property
+    def schema_hash(self) -> str:
+        """Sixteen hex digits of the columns' names and order."""
+        return schema_hash(self.columns)
+
+    def logits(self, features_ND: NDArray[Any]) -> Floats:
+        """Return the linear scores, float64 of shape (N, C); row by row, as `LinearModel.logits`.
+
+        Raises
+        ------
+        DataError
+            If the rows are not D features wide.
+        """
+        scaling = self.mean_D, self.scale_D
+        return np.stack(
+            [
+                _row_sums(features_ND, weights_D, float(bias), *scaling)
+                for weights_D, bias in zip(self.weights_CD, self.bias_C, strict=True)
+            ],
+            axis=1,
+        )
+
+    def scores(self, features_ND: NDArray[Any]) -> Scores:
+        """Return the probability of each class, float32 of shape (N, C)."""
+        logit_NC = self.logits(features_ND)
+        power_NC = np.exp(logit_NC - logit_NC.max(axis=1, keepdims=True))
+        return np.asarray(power_NC / power_NC.sum(axis=1, keepdims=True), dtype=np.float32)
+
+    def predict(self, features_ND: NDArray[Any]) -> tuple[Scores, NDArray[np.int32]]:
+        """Return each row's scores and its likeliest class, the lowest of equals."""
+        score_NC = self.scores(features_ND)
+        return score_NC, score_NC.argmax(axis=1).astype(np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class RegressionModel(Described):
+    """A linear regression: the score is ``weights . (x - mean) / scale + bias``, in label units.
+
+    Parameters
+    ----------
+    weights_D, bias, mean_D, scale_D, columns
+        As in `LinearModel`; the normalisation of the label is part of weights and bias.
+    """
+
+    weights_D: Floats
+    bias: float
+    mean_D: Floats
+    scale_D: Floats
+    columns: tuple[str, ...]
+
+    @property
+    def schema_hash(self) -> str:
+        """Sixteen hex digits of the columns' names and order."""
+        return schema_hash(self.columns)
+
+    def logits(self, features_ND: NDArray[Any]) -> Floats:
+        """Return the predicted label of each row, float64 of shape (N,).
+
+        Raises
+        ------
+        DataError
+            If the rows are not D features wide.
+        """
+        return _row_sums(features_ND, self.weights_D, self.bias, self.mean_D, self.scale_D)
+
+    def scores(self, features_ND: NDArray[Any]) -> Scores:
+        """Return the predicted label of each row, float32 of shape (N,)."""
+        return self.logits(features_ND).astype(np.float32)
+
+    def predict(self, features_ND: NDArray[Any]) -> tuple[Scores, None]:
+        """Return each row's score; a regression has no label beside it."""
+        return self.scores(features_ND), None
+
+
+Model = LinearModel | MulticlassModel | RegressionModel
+_KINDS: dict[str, type[Model]] = {
+    "linear binary classifier": LinearModel,
+    "linear multiclass classifier": MulticlassModel,
+    "linear regression": RegressionModel,
+}
+
+
+def _row_sums(
+    features_ND: NDArray[Any], weights_D: Floats, bias: float, mean_D: Floats, scale_D: Floats
+) -> Floats:
+    features_ND = np.asarray(features_ND)
+    if features_ND.ndim != 2 or features_ND.shape[1] != len(weights_D):
+        found = features_ND.shape[1] if features_ND.ndim == 2 else f"shape {features_ND.shape}"
+        raise DataError(f"rows have {found} features, the model expects {len(weights_D)}")
+    weights_D = weights_D / scale_D
+    offset = bias - float((weights_D * mean_D).sum())
+    sum_N = np.empty(len(features_ND))
+    for start in range(0, len(features_ND), _CHUNK):
+        rows = np.ascontiguousarray(features_ND[start : start + _CHUNK])
+        products = np.multiply(rows, weights_D, dtype=np.float64)
+        sum_N[start : start + _CHUNK] = products.sum(axis=1) + offset
+    return sum_N
 
 
 def sigmoid(logit_N: Floats) -> Floats:
@@ -126,7 +262,7 @@ def schema_hash(columns: tuple[str, ...]) -> str:
     return digest_bytes(json.dumps(list(columns)).encode())[:16]
 
 
-def save_model(model: LinearModel, path: Path) -> None:
+def save_model(model: Model, path: Path) -> None:
     """Write a model as ``model.tar.gz``: the same model gives the same bytes.
 
     The archive holds ``model.json`` and one ``.npy`` of float64 per array.
@@ -136,100 +272,108 @@ def save_model(model: LinearModel, path: Path) -> None:
     StoreError
         If the disk is full or not writable.
     """
-    members = {"model.json": _describe(model)}
-    for name in _ARRAYS:
-        buffer = io.BytesIO()
-        np.save(buffer, np.asarray(getattr(model, f"{name}_D"), dtype=np.float64))
-        members[f"{name}.npy"] = buffer.getvalue()
+    held = {one.name: getattr(model, one.name) for one in fields(model)}
+    arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
+    facts = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in held.items()
+        if name not in arrays
+    }
+    kind = next(name for name, cls in _KINDS.items() if cls is type(model))
+    document = {
+        **facts,
+        "schema_version": MODEL_SCHEMA,
+        "kind": kind,
+        "schema_hash": model.schema_hash,
+    }
     with storage_errors(path):
-        write_atomically(path, _pack(members))
+        write_atomically(path, pack(document, {_member(name): a for name, a in arrays.items()}))
 
 
-def load_model(path: Path) -> LinearModel:
-    """Read a model that `save_model` wrote.
+def load_model(where: Path | str) -> Model:
+    """Read a model from a path or a URL (see `trademl.train.fetch`).
+
+    It is one that `save_model` wrote; an artifact of SageMaker's own Linear Learner is read too, as
+    an experiment: see `trademl.train.import_linear_learner`.
+
+    Raises
+    ------
+    ConfigError
+        If the URL's scheme is not known.
+    StoreError
+        If the file is missing, damaged, or of a newer schema.
+
+    Examples
+    --------
+    >>> score_N, label_N = load_model("model.tar.gz").predict(features_ND)  # doctest: +SKIP
+    """
+    from trademl.train.import_linear_learner import import_linear_learner, is_linear_learner
+
+    content = read_bytes(where)
+    if is_linear_learner(content):
+        return import_linear_learner(content, str(where))
+    members = Members(content, str(where))
+    facts = members.document()
+    try:
+        version = int(facts["schema_version"])
+        if version > MODEL_SCHEMA:
+            raise StoreError(
+                f"{where} has schema version {version}, this trademl reads up to {MODEL_SCHEMA}: "
+                "upgrade trademl"
+            )
+        model = _restore(_KINDS[facts["kind"]], facts, members)
+        recorded_hash = str(facts["schema_hash"])
+    except KeyError as error:
+        raise StoreError(f"{where} is no model of trademl: it holds no {error.args[0]}") from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{where} is damaged ({error}): train again") from error
+    if recorded_hash != model.schema_hash:
+        raise StoreError(
+            f"{where}: its columns hash to {model.schema_hash}, it records {recorded_hash}: it was "
+            "edited or damaged; train again"
+        )
+    return model
+
+
+def load_binary_model(where: Path | str) -> LinearModel:
+    """Read a binary classifier: what selection, backtests and servers of signals work on.
 
     Raises
     ------
     StoreError
-        If the file is missing, damaged, or of a newer schema.
+        As `load_model`, and if it is a model of another kind.
     """
-    members = _unpack(path)
-    try:
-        facts = json.loads(members["model.json"])
-        version = int(facts["schema_version"])
-        if version > MODEL_SCHEMA:
-            raise StoreError(
-                f"{path} has schema version {version}, this trademl reads up to {MODEL_SCHEMA}: "
-                "upgrade trademl"
-            )
-        arrays = {f"{n}_D": _array(members[f"{n}.npy"]) for n in _ARRAYS}
-        model = LinearModel(
-            **arrays,
-            bias=float(facts["bias"]),
-            threshold=float(facts["threshold"]),
-            columns=tuple(facts["columns"]),
-            hyperparameters=facts["hyperparameters"],
-            metrics=facts["metrics"],
-            status="accepted" if facts["status"] == "accepted" else "refused",
-            reasons=tuple(facts["reasons"]),
-        )
-    except KeyError as error:
-        raise StoreError(f"{path} is no model of trademl: it holds no {error.args[0]}") from error
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"{path} is damaged ({error}): train again") from error
-    _check(model, path, str(facts.get("schema_hash")))
+    model = load_model(where)
+    if not isinstance(model, LinearModel):
+        kind = next(name for name, cls in _KINDS.items() if cls is type(model))
+        raise StoreError(f"{where} is a {kind}, expected a binary classifier")
     return model
 
 
-def _describe(model: LinearModel) -> bytes:
-    facts = {
-        "schema_version": MODEL_SCHEMA,
-        "kind": "linear binary classifier",
-        "bias": model.bias,
-        "threshold": model.threshold,
-        "columns": list(model.columns),
-        "schema_hash": model.schema_hash,
-        "hyperparameters": dict(model.hyperparameters),
-        "metrics": dict(model.metrics),
-        "status": model.status,
-        "reasons": list(model.reasons),
-    }
-    return json.dumps(facts, indent=1, sort_keys=True, allow_nan=False).encode()
+def _restore(cls: type[Model], facts: Mapping[str, Any], members: Members) -> Model:
+    """Build a model from its file; a field that older files lack keeps its default."""
+    columns = tuple(str(name) for name in facts["columns"])
+    sizes = {"D": len(columns), "C": int(facts["hyperparameters"].get("num_classes", 1))}
+    values: dict[str, Any] = {}
+    for one in fields(cls):
+        shape = one.name.rpartition("_")[2]
+        if shape in ("C", "D", "CD"):
+            values[one.name] = members.array(_member(one.name), tuple(sizes[s] for s in shape))
+        elif one.name in facts or one.name in ("bias", "threshold", "columns"):
+            values[one.name] = _read_fact(one.name, facts[one.name])
+    return cls(**values)
 
 
-def _pack(members: Mapping[str, bytes]) -> bytes:
-    """Return a tar.gz of files whose bytes depend on names and contents alone."""
-    tar_bytes = io.BytesIO()
-    with tarfile.open(fileobj=tar_bytes, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name in sorted(members):
-            entry = tarfile.TarInfo(name)  # owner, mode and time of day at their fixed defaults
-            entry.size = len(members[name])
-            tar.addfile(entry, io.BytesIO(members[name]))
-    return gzip.compress(tar_bytes.getvalue(), compresslevel=6, mtime=0)
+def _read_fact(name: str, value: Any) -> Any:
+    if name in ("bias", "threshold"):
+        return float(value)
+    if name == "status":
+        return "accepted" if value == "accepted" else "refused"
+    if name == "link":
+        return "identity" if value == "identity" else "logistic"
+    return tuple(str(item) for item in value) if isinstance(value, list) else value
 
 
-def _unpack(path: Path) -> dict[str, bytes]:
-    try:
-        with tarfile.open(path, mode="r:gz") as tar:
-            files = {entry.name: tar.extractfile(entry) for entry in tar if entry.isfile()}
-            return {name: file.read() for name, file in files.items() if file}
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist: train again") from error
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise StoreError(f"{path} is not a model.tar.gz ({error}): train again") from error
-
-
-def _array(content: bytes) -> Floats:
-    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float64)
-
-
-def _check(model: LinearModel, path: Path, recorded_hash: str) -> None:
-    d = len(model.columns)
-    for name in _ARRAYS:
-        if (found := getattr(model, f"{name}_D").shape) != (d,):
-            raise StoreError(f"{path}: {name}.npy has shape {found}, expected ({d},): train again")
-    if recorded_hash != model.schema_hash:
-        raise StoreError(
-            f"{path}: its columns hash to {model.schema_hash}, it records {recorded_hash}: it was "
-            "edited or damaged; train again"
-        )
+def _member(name: str) -> str:
+    """Return the name of an array's file: ``weights_D`` and ``weights_CD`` are ``weights``."""
+    return name.rpartition("_")[0]

@@ -10,9 +10,10 @@ from trademl.etl.verify import require_proof
 from trademl.ledger import Ledger
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.train.hyperparameters import LinearLearnerParameters
-from trademl.train.jobs import MODEL_FILE, read_trials
+from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import load_model
 from trademl.train.scaler import fit_scaler
+from trademl.train.studies import read_trials
 
 
 def check_proof(model: Artifact, store: ArtifactStore, ledger: Ledger) -> None:

@@ -25,6 +25,7 @@ _KINDS = {
     "ContinuousParameterRanges": "Continuous",
     "IntegerParameterRanges": "Integer",
 }
+_MAX_RANGES = 30  # of each kind, and values of a category
 _AUTO_IS_LOG_FROM = 100.0  # ScalingType Auto: a range this many times its low end is logarithmic
 
 
@@ -59,10 +60,18 @@ def parse_ranges(job: Mapping[str, Any]) -> tuple[Range, ...]:
         If a hyperparameter cannot be tuned, is of another kind, or its ends are not in order or
         not among its values.
     """
-    listed = section(job, "ParameterRanges", tuple(_KINDS))
+    listed = section(job, "ParameterRanges", (*_KINDS, "AutoParameters"))
+    if listed.get("AutoParameters"):
+        raise ConfigError(
+            "AutoParameters leaves ranges to SageMaker's Autotune, which has no local twin: give "
+            "each parameter a range"
+        )
     found: dict[str, Range] = {}
     for key, kind in _KINDS.items():
-        for entry in expect(listed.get(key, []), list, key):
+        entries = expect(listed.get(key, []), list, key)
+        if len(entries) > _MAX_RANGES:
+            raise ConfigError(f"{key} has {len(entries)} ranges, expected at most {_MAX_RANGES}")
+        for entry in entries:
             one = _range(expect(entry, dict, f"an entry of {key}"), kind)
             if one.name in found:
                 raise ConfigError(f"{one.name} has two ranges in ParameterRanges: keep one")
@@ -72,22 +81,40 @@ def parse_ranges(job: Mapping[str, Any]) -> tuple[Range, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
+def kind_of(one: Range) -> str:
+    """Return ``Continuous``, ``Integer`` or ``Categorical``."""
+    if isinstance(one, CategoryRange):
+        return "Categorical"
+    return "Integer" if one.is_integer else "Continuous"
+
+
+def only_local(ranges: tuple[Range, ...]) -> list[str]:
+    """Return the names of numbers that are listed as categories, which Linear Learner refuses."""
+    return [r.name for r in ranges if kind_of(r) != TUNABLE[r.name]]
+
+
 def _range(entry: Mapping[str, Any], kind: str) -> Range:
     own = ("Values",) if kind == "Categorical" else ("MinValue", "MaxValue", "ScalingType")
     check_keys(entry, ("Name", *own), f"a {kind.lower()} range")
     name = str(entry.get("Name"))
     if name not in TUNABLE:
         raise ConfigError(f"{name!r} cannot be tuned{closest(name, TUNABLE)}")
+    if kind == "Categorical":
+        return _category_range(name, entry)
     if TUNABLE[name] != kind:
         raise ConfigError(f"{name} is in {kind}ParameterRanges, expected {TUNABLE[name]}")
-    if kind == "Categorical":
-        values = tuple(as_text(v) for v in expect(entry.get("Values"), list, f"{name} Values"))
-        if not values or len(set(values)) < len(values):
-            raise ConfigError(f"Values of {name} are {list(values)}, expected different ones")
-        for value in values:
-            read_value(name, value)
-        return CategoryRange(name, values)
     return _number_range(name, entry, is_integer=kind == "Integer")
+
+
+def _category_range(name: str, entry: Mapping[str, Any]) -> CategoryRange:
+    values = tuple(as_text(v) for v in expect(entry.get("Values"), list, f"{name} Values"))
+    if not values or len(set(values)) < len(values):
+        raise ConfigError(f"Values of {name} are {list(values)}, expected different ones")
+    if len(values) > _MAX_RANGES:
+        raise ConfigError(f"{name} has {len(values)} Values, expected at most {_MAX_RANGES}")
+    for value in values:
+        read_value(name, value)
+    return CategoryRange(name, values)
 
 
 def _number_range(name: str, entry: Mapping[str, Any], *, is_integer: bool) -> NumberRange:

@@ -8,16 +8,6 @@ from typing import Any
 from trademl.errors import ConfigError
 from trademl.train.hyperparameters import as_text, closest
 
-_NOT_YET = {
-    "StrategyConfig",
-    "TuningJobCompletionCriteria",
-    "TrainingJobDefinitions",
-    "WarmStartConfig",
-    "Autotune",
-    "AutoParameters",
-    "MaxRuntimeInSeconds",
-}
-
 
 def section(parent: Mapping[str, Any], key: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     """Return the object under ``key``, which must be there and hold ``known`` keys only."""
@@ -26,11 +16,16 @@ def section(parent: Mapping[str, Any], key: str, known: tuple[str, ...]) -> Mapp
     return found
 
 
+def optional_section(
+    parent: Mapping[str, Any], key: str, known: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """Return the object under ``key``, or an empty one where it is left out; see `section`."""
+    return section(parent, key, known) if key in parent else {}
+
+
 def check_keys(found: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
-    """Refuse a key that is unknown, naming the closest known one, or not supported yet."""
+    """Refuse a key that is unknown, naming the closest known one."""
     for key in found:
-        if key in _NOT_YET:
-            raise ConfigError(f"{key} in {where} is not supported yet: leave it out")
         if key not in known:
             raise ConfigError(f"key {key!r} in {where} is unknown{closest(key, known)}")
 
@@ -55,3 +50,16 @@ def count(parent: Mapping[str, Any], key: str, high: int, *, low: int = 1) -> in
     if not low <= number <= high:
         raise ConfigError(f"{key} is {value!r}, expected an integer from {low} to {high}")
     return number
+
+
+def optional_count(parent: Mapping[str, Any], key: str, high: int, *, low: int = 1) -> int | None:
+    """Return the integer under ``key``, or None where it is left out; see `count`."""
+    return count(parent, key, high, low=low) if key in parent else None
+
+
+def choice(parent: Mapping[str, Any], key: str, known: tuple[str, ...], default: str) -> str:
+    """Return the word under ``key``, one of ``known``; ``default`` where it is left out."""
+    word = parent.get(key, default)
+    if word not in known:
+        raise ConfigError(f"{key} is {word!r}, expected {', '.join(known)}")
+    return str(word)

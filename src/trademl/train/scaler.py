@@ -1,4 +1,4 @@
-"""Normalisation of features, learnt from training rows alone.
+"""Normalisation of features and labels, learnt from training rows alone.
 
 Shape letters: N rows, D feature columns.
 """
@@ -6,14 +6,13 @@ Shape letters: N rows, D feature columns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.train.determinism import Stream, generator
 from trademl.train.hyperparameters import LinearLearnerParameters
-
-_CHUNK = 4096  # rows normalised at once, to bound the memory of their float64 copies
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,22 @@ class Scaler:
     mean_D: NDArray[np.float64]
     scale_D: NDArray[np.float64]
 
-    def apply(self, features_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the normalised features, computed in float64 and rounded once."""
-        normalised_ND = np.empty(features_ND.shape, dtype=np.float32)
-        for start in range(0, len(features_ND), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            normalised_ND[rows] = (features_ND[rows] - self.mean_D) / self.scale_D
-        return normalised_ND
+
+@dataclass(frozen=True)
+class LabelScaler:
+    """What the label of a regression is shifted and divided by; 0 and 1 for a classifier."""
+
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def unit(self, loss: str) -> float:
+        """Return what a length on the label's axis is divided by; a share has no unit."""
+        return 1.0 if loss == "quantile_loss" else self.scale
+
+    def loss_unit(self, loss: str) -> float:
+        """Return what a loss of scaled labels is multiplied by to be one of the labels."""
+        is_squared = loss in ("squared_loss", "eps_insensitive_squared_loss")
+        return self.scale**2 if is_squared else self.scale
 
 
 def fit_scaler(
@@ -40,13 +48,9 @@ def fit_scaler(
     Features are shifted where ``normalize_data`` or ``unbias_data`` holds, and scaled where
     ``normalize_data`` does. A constant column is scaled by 1.
     """
-    n, d = features_ND.shape
-    if n > parameters.num_point_for_scaler:
-        rng = generator(seed, Stream.SCALER)
-        chosen = rng.choice(n, parameters.num_point_for_scaler, replace=False)
-        features_ND = features_ND[np.sort(chosen)]
-    unbias = parameters.use_bias if parameters.unbias_data is None else parameters.unbias_data
-    is_shifted = parameters.normalize_data or unbias
+    d = features_ND.shape[1]
+    features_ND = features_ND[sample(len(features_ND), parameters, seed=seed)]
+    is_shifted = shifts_features(parameters)
     mean_D = features_ND.mean(axis=0, dtype=np.float64) if is_shifted else np.zeros(d)
     if not parameters.normalize_data:
         return Scaler(mean_D, np.ones(d))
@@ -55,3 +59,34 @@ def fit_scaler(
     std_D = features_ND.std(axis=0, dtype=np.float64)
     is_constant_D |= std_D < np.finfo(np.float32).tiny
     return Scaler(mean_D, np.where(is_constant_D, 1.0, std_D))
+
+
+def shifts_features(parameters: LinearLearnerParameters) -> bool:
+    """Return whether features are shifted to a mean of zero."""
+    unbias = parameters.use_bias if parameters.unbias_data is None else parameters.unbias_data
+    return parameters.normalize_data or unbias
+
+
+def fit_label_scaler(
+    label_N: NDArray[np.float32], parameters: LinearLearnerParameters, *, seed: int
+) -> LabelScaler:
+    """Return mean and standard deviation of the labels of the same rows as `fit_scaler` reads.
+
+    A regression's labels are scaled where ``normalize_label`` holds and shifted where
+    ``unbias_label`` does; classes are left alone.
+    """
+    if parameters.predictor_type != "regressor":
+        return LabelScaler()
+    label_N = np.asarray(label_N)[sample(len(label_N), parameters, seed=seed)]
+    mean = float(label_N.mean(dtype=np.float64)) if parameters.unbias_label else 0.0
+    std = float(label_N.std(dtype=np.float64))
+    is_scaled = parameters.normalize_label and label_N.max() > label_N.min() and std > 0.0
+    return LabelScaler(mean, std if is_scaled else 1.0)
+
+
+def sample(n: int, parameters: LinearLearnerParameters, *, seed: int) -> Any:
+    """Return which of ``n`` rows the scalers read: up to ``num_point_for_scaler``, in order."""
+    if n <= parameters.num_point_for_scaler:
+        return slice(None)
+    rng = generator(seed, Stream.SCALER)
+    return np.sort(rng.choice(n, parameters.num_point_for_scaler, replace=False))

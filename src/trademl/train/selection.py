@@ -18,7 +18,7 @@ from trademl.stats.bootstrap import lower_bound_of_mean, overlap_length
 from trademl.train.determinism import Stream, generator
 from trademl.train.floors import Figures, SelectionFloors, missed_floors
 from trademl.train.metrics import confusion, precision, recall
-from trademl.train.model import LinearModel, Status
+from trademl.train.model import NOT_JUDGED, LinearModel, Status
 from trademl.train.thresholds import calibrate_as
 from trademl.train.trials import TrialResult
 
@@ -148,7 +148,7 @@ def judge(
     confidence: float,
     seed: int,
 ) -> Judgement:
-    """Return why a trial is refused, one plain sentence per floor that it misses."""
+    """Return why a trial is refused: what its model brings along, and each floor that it misses."""
     if trial.failure is not None:
         return Judgement(trial, (f"training failed: {trial.failure}",))
     model = trial.model()
@@ -167,12 +167,14 @@ def judge(
         confidence=confidence,
         block_length=block,
     )
-    return Judgement(trial, missed_floors(figures, floors), figures)
+    inherited = tuple(reason for reason in model.reasons if reason != NOT_JUDGED)
+    return Judgement(trial, (*inherited, *missed_floors(figures, floors)), figures)
 
 
 def _epochs(trial: TrialResult) -> int:
-    """Return how often training ranked this trial's weights on validation rows."""
-    return int(trial.model().metrics.get("epochs", 1))
+    """Return how often training ranked weights of this trial on validation rows."""
+    metrics = trial.model().metrics
+    return int(metrics.get("n_looks", metrics.get("epochs", 1)))
 
 
 def out_of_fold_flags(

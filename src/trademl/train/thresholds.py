@@ -6,7 +6,7 @@ Shape letters: N rows of the calibration sample, C candidate thresholds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -118,7 +118,7 @@ def calibrate_threshold(
 
 def _candidates(label_N: NDArray[Any], score_N: NDArray[Any]) -> tuple[Floats, Floats, Floats]:
     """Return the distinct scores from the highest down, and hits and flagged rows at each."""
-    order = np.argsort(score_N, kind="stable")[::-1]
+    order = np.argsort(score_N)[::-1]  # rows of equal score are counted together, in any order
     sorted_N = np.asarray(score_N)[order]
     hits_N = np.cumsum(np.asarray(label_N)[order] > 0.5, dtype=np.float64)
     last_C = np.flatnonzero(np.append(sorted_N[1:] != sorted_N[:-1], True))
@@ -128,8 +128,12 @@ def _candidates(label_N: NDArray[Any], score_N: NDArray[Any]) -> tuple[Floats, F
 def calibrate_as(
     hyperparameters: Mapping[str, Any], label_N: NDArray[Any], score_N: NDArray[Any]
 ) -> Threshold:
-    """Return the threshold under the criterion and targets of a model's hyperparameters."""
-    return calibrate_threshold(
+    """Return the threshold under the criterion and targets of a model's hyperparameters.
+
+    ``loss_function`` knows no threshold: it gives the score that favours neither label, 0 of the
+    hinge loss and 0.5 of a probability.
+    """
+    found = calibrate_threshold(
         label_N,
         score_N,
         criterion=hyperparameters["binary_classifier_model_selection_criteria"],
@@ -137,3 +141,5 @@ def calibrate_as(
         target_precision=hyperparameters["target_precision"],
         beta=hyperparameters["f_beta"],
     )
+    is_margin = hyperparameters["loss"] == "hinge_loss"
+    return replace(found, value=0.0) if is_margin and found.criterion == "loss_function" else found

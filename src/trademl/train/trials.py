@@ -9,7 +9,7 @@ from typing import Literal
 
 from trademl.errors import TrainError
 from trademl.train.metrics import Metrics
-from trademl.train.model import LinearModel, load_model
+from trademl.train.model import LinearModel, load_binary_model
 
 Direction = Literal["Maximize", "Minimize"]
 
@@ -42,6 +42,10 @@ class TrialResult:
         Where the model lies; None where the trial failed.
     failure : str or None
         Why it failed.
+    losses : tuple of float
+        Validation loss after each epoch, in nats.
+    is_stopped : bool
+        Whether a rule of the search ended it before its last epoch; its best epoch counts.
     """
 
     number: int
@@ -51,6 +55,15 @@ class TrialResult:
     metrics: Metrics = field(default_factory=dict)
     model_path: Path | None = None
     failure: str | None = None
+    losses: tuple[float, ...] = ()
+    is_stopped: bool = False
+
+    @property
+    def status(self) -> str:
+        """``Completed``, ``Stopped`` or ``Failed``, as SageMaker calls it."""
+        if self.failure is not None:
+            return "Failed"
+        return "Stopped" if self.is_stopped else "Completed"
 
     @property
     def rank(self) -> float:
@@ -71,4 +84,4 @@ class TrialResult:
         """
         if self.model_path is None:
             raise TrainError(f"trial {self.number} has no model: {self.failure}")
-        return load_model(self.model_path)
+        return load_binary_model(self.model_path)

@@ -7,42 +7,49 @@ on finished batches alone. A batch that was cut short is thrown away and done ag
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from trademl.errors import ConfigError, StoreError, TrainError
 from trademl.etl.dataset import Split
 from trademl.ports import Progress, Silent
+from trademl.train.batch import Ask, BatchTrainer, Job, train_group
+from trademl.train.completion import Ending, ending
+from trademl.train.early_stopping import rule_for
 from trademl.train.hyperparameters import LinearLearnerParameters, Scalar, as_text
-from trademl.train.model import load_model, save_model
+from trademl.train.model import load_model
 from trademl.train.ranges import NumberRange, Range
-from trademl.train.search_space import TuningConfig
-from trademl.train.study import distribution, open_study, quiet_optuna, sampler, study_errors
+from trademl.train.search_space import VALIDATION_LOSS, TuningConfig
+from trademl.train.study import HeldStudy, open_study, quiet_optuna, runtime_s, span, study_errors
 from trademl.train.trials import Objective, TrialResult
-
-VALIDATION_LOSS = Objective("validation:objective_loss", "Minimize")
+from trademl.train.warm_start import Parent
 
 _RESULT = "result"  # user attribute of a trial
 
 
 @dataclass(frozen=True)
-class Job:
-    """What every trial of a search shares."""
+class Search:
+    """A search that ended.
 
-    train: Split
-    validation: Split
-    test: Split | None
-    objective: Objective
-    columns: tuple[str, ...]
-    seed: int
-    folder: Path
+    Parameters
+    ----------
+    trials : list of TrialResult
+        In order of their numbers, failed ones among them.
+    ending : Ending
+        What ended it.
+    spans : list of (datetime, datetime)
+        When each trial began and ended, local time; trials of a batch end together.
+    """
+
+    trials: list[TrialResult]
+    ending: Ending
+    spans: list[tuple[datetime, datetime]]
 
 
 def tune(
@@ -57,7 +64,8 @@ def tune(
     progress: Progress | None = None,
     test: Split | None = None,
     columns: Sequence[str] = (),
-) -> list[TrialResult]:
+    parents: Sequence[Parent] = (),
+) -> Search:
     """Run a search to its end, or go on with one that was interrupted.
 
     Parameters
@@ -74,11 +82,12 @@ def tune(
         Gets ``trial-<NN>.tar.gz`` of every trained trial, before the study hears of it.
     test : Split, optional
         Read only where the objective is on ``test:``.
+    parents : sequence of Parent
+        Finished searches whose trials the sampler begins with.
 
     Returns
     -------
-    list of TrialResult
-        In order of their numbers, failed ones among them.
+    Search
 
     Raises
     ------
@@ -87,27 +96,36 @@ def tune(
     StoreError
         If the study was begun with other settings, or the database cannot be used.
     TrainError
-        If every trial failed, or the ``train`` extra is not installed.
+        If every trial failed or none has a value of the objective, or the ``train`` extra is not
+        installed.
     """
     job = _job(train, validation, test, config.objective, columns, seed, folder)
     progress = progress or Silent()
-    progress.step("tune", f"{config.n_jobs} trials, {config.n_parallel} at a time")
+    progress.step("tune", "; ".join([_plan(config), *config.warnings]))
+    epochs = LinearLearnerParameters.from_strings(_hyperparameters(config, {})).epochs
     with (
         quiet_optuna(),
         study_errors(storage),
-        open_study(storage, study_name, config, seed) as study,
-        ThreadPoolExecutor(min(config.n_parallel, os.cpu_count() or 1)) as pool,
+        open_study(storage, study_name, config, seed, parents) as held,
+        BatchTrainer(
+            job, n_jobs=config.n_jobs, n_parallel=config.n_parallel, epochs=epochs
+        ) as trainer,
     ):
-        results = [_recall_trial(trial, job) for trial in study.get_trials()[: config.n_jobs]]
-        while len(results) < config.n_jobs:
+        results: list[TrialResult] = []
+        while (end := _ending(held, config, results)) is None:
             progress.advance(len(results), config.n_jobs)
-            results += _run_batch(study, job, config, len(results), pool)
-    progress.advance(len(results), config.n_jobs)
-    if all(result.failure for result in results):
-        raise TrainError(f"every trial failed; trial 0: {results[0].failure}")
+            results += _next_batch(held, job, config, results, trainer)
+        spans = [span(trial) for trial in held.trials()[: len(results)]]
+    progress.advance(len(results), len(results))
+    _check(results, config.objective)
     best = max(results, key=lambda r: (r.rank, -r.number))
     progress.done(f"best {config.objective.metric} {_shown(best.objective)} in trial {best.number}")
-    return results
+    return Search(results, end, spans)
+
+
+def _plan(config: TuningConfig) -> str:
+    most = "at most " if config.completion.can_end else ""
+    return f"{most}{config.n_jobs} trials, {config.n_parallel} at a time"
 
 
 def train_one(
@@ -135,13 +153,26 @@ def train_one(
     texts = {name: as_text(value) for name, value in hyperparameters.items()}
     progress = progress or Silent()
     progress.step("train")
-    result = _train(job, 0, texts, progress)
+    (result,) = train_group(job, [Ask(0, texts)], progress)
+    if result.failure is not None:
+        raise TrainError(result.failure)
     progress.done(f"{objective.metric} {_shown(result.objective)}")
     return result
 
 
 def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4g}"
+
+
+def _check(results: Sequence[TrialResult], objective: Objective) -> None:
+    """Refuse a search that has nothing to choose from."""
+    if all(result.failure is not None for result in results):
+        raise TrainError(f"every trial failed; trial 0: {results[0].failure}")
+    if all(result.objective is None for result in results):
+        raise TrainError(
+            f"no trial has a value of the objective {objective.metric}: it is undefined for every "
+            "one of them; choose another MetricName, such as validation:objective_loss"
+        )
 
 
 def _job(
@@ -161,68 +192,61 @@ def _job(
     return Job(train, validation, seen, objective, tuple(columns), seed, folder)
 
 
-def _run_batch(
-    study: optuna.Study, job: Job, config: TuningConfig, n_done: int, pool: ThreadPoolExecutor
+def _ending(held: HeldStudy, config: TuningConfig, results: Sequence[TrialResult]) -> Ending | None:
+    if len(results) >= config.n_jobs:
+        return "all_trials"
+    spent_s = runtime_s(held.trials()[: len(results)], config.n_parallel)
+    return ending(config.completion, results, runtime_s=spent_s)
+
+
+def _next_batch(
+    held: HeldStudy,
+    job: Job,
+    config: TuningConfig,
+    before: Sequence[TrialResult],
+    trainer: BatchTrainer,
 ) -> list[TrialResult]:
-    """Ask for a batch, train it, and tell it in order."""
-    study.sampler = sampler(config, job.seed, n_done)
-    space = {r.name: distribution(r) for r in config.ranges}
+    """Read a batch back that an interrupted search finished, or ask, train and tell a new one."""
+    n_done = len(before)
     size = min(config.n_parallel, config.n_jobs - n_done)
-    trials = [study.ask(space) for _ in range(size)]
-    settings = [_hyperparameters(config, trial.params) for trial in trials]
-    numbers = range(n_done, n_done + size)
-    results = list(pool.map(_try_to_train, [job] * size, numbers, settings))
+    if known := held.trials()[n_done : n_done + size]:
+        return _recall(known, job, config, before, trainer)
+    trials = held.ask(config, job.seed, n_done, size)
+    drawn = [_hyperparameters(config, trial.params) for trial in trials]
+    results = trainer.train(_asks(config, before, drawn))
     for trial, result in zip(trials, results, strict=True):
         trial.set_user_attr(_RESULT, _as_json(result))
-        _tell(study, trial, result)
+        _tell(held, trial, result)
     return results
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, result: TrialResult) -> None:
-    if result.failure:
-        study.tell(trial, state=TrialState.FAIL)
-        return
-    undefined = 0.0  # precision or recall of nothing: the worst a metric to maximise can be
-    study.tell(trial, undefined if result.objective is None else result.objective)
+def _tell(held: HeldStudy, trial: optuna.Trial, result: TrialResult) -> None:
+    held.tell(trial, result)
 
 
-def _try_to_train(job: Job, number: int, hyperparameters: dict[str, str]) -> TrialResult:
-    """Train a trial; one that cannot be trained is a result as well, and the search goes on."""
-    try:
-        return _train(job, number, hyperparameters, Silent())
-    except TrainError as error:
-        return TrialResult(
-            number, hyperparameters, None, job.objective.direction, failure=str(error)
+def _asks(
+    config: TuningConfig, before: Sequence[TrialResult], drawn: Sequence[dict[str, str]]
+) -> list[Ask]:
+    losses = {r.number: r.losses for r in before if r.losses}
+    return [
+        Ask(
+            number,
+            hyperparameters,
+            rule_for(
+                number,
+                losses,
+                hyperband=config.hyperband,
+                has_median_rule=config.has_median_rule,
+            ),
         )
-
-
-def _train(
-    job: Job, number: int, hyperparameters: dict[str, str], progress: Progress
-) -> TrialResult:
-    try:
-        from trademl.train.linear_learner import fit
-    except ImportError as error:
-        raise TrainError(f"{error}: pip install 'trademl[train]'") from error
-    trained = fit(
-        job.train,
-        job.validation,
-        LinearLearnerParameters.from_strings(hyperparameters),
-        seed=job.seed,
-        progress=progress,
-        columns=job.columns,
-        test=job.test,
-    )
-    path = _model_path(job.folder, number)
-    save_model(trained.model, path)
-    value = trained.metrics.get(job.objective.metric)
-    return TrialResult(
-        number, hyperparameters, value, job.objective.direction, trained.metrics, path
-    )
+        for number, hyperparameters in enumerate(drawn, len(before))
+    ]
 
 
 def _hyperparameters(config: TuningConfig, drawn: Mapping[str, Any]) -> dict[str, str]:
-    tuned = {r.name: _tuned_text(r, drawn[r.name]) for r in config.ranges}
-    return {**config.static, **tuned, "num_models": "1"}
+    tuned = {r.name: _tuned_text(r, drawn[r.name]) for r in config.ranges if drawn}
+    longest = {"epochs": str(config.hyperband.max_epochs)} if config.hyperband else {}
+    return {**config.static, **longest, **tuned, "num_models": "1"}
 
 
 def _tuned_text(one: Range, drawn: Any) -> str:
@@ -231,33 +255,46 @@ def _tuned_text(one: Range, drawn: Any) -> str:
     return as_text(drawn)
 
 
-def _recall_trial(trial: FrozenTrial, job: Job) -> TrialResult:
-    """Return a finished trial's result; train it again where its model is gone."""
-    known = trial.user_attrs[_RESULT]
-    direction = job.objective.direction
-    if known["failure"]:
-        return TrialResult(
-            trial.number, known["hyperparameters"], None, direction, failure=known["failure"]
-        )
-    path = _model_path(job.folder, trial.number)
+def _recall(
+    known: Sequence[FrozenTrial],
+    job: Job,
+    config: TuningConfig,
+    before: Sequence[TrialResult],
+    trainer: BatchTrainer,
+) -> list[TrialResult]:
+    """Return the results of a finished batch; train it again where a model of it is gone."""
+    facts = [trial.user_attrs[_RESULT] for trial in known]
+    recalled = [_from_json(n, fact, job) for n, fact in enumerate(facts, len(before))]
+    if all(_has_model(result) for result in recalled):
+        return recalled
+    return trainer.train(_asks(config, before, [fact["hyperparameters"] for fact in facts]))
+
+
+def _has_model(result: TrialResult) -> bool:
+    if result.failure is not None or result.model_path is None:
+        return result.failure is not None
     try:
-        load_model(path)
+        load_model(result.model_path)
     except StoreError:
-        return _train(job, trial.number, known["hyperparameters"], Silent())
-    return TrialResult(
-        trial.number,
-        known["hyperparameters"],
-        known["metrics"].get(job.objective.metric),
-        direction,
-        known["metrics"],
-        path,
-    )
+        return False
+    return True
 
 
 def _as_json(result: TrialResult) -> dict[str, Any]:
-    names = ("hyperparameters", "metrics", "failure")
+    names = ("hyperparameters", "metrics", "failure", "losses", "is_stopped")
     return {name: getattr(result, name) for name in names}
 
 
-def _model_path(folder: Path, number: int) -> Path:
-    return folder / f"trial-{number:02d}.tar.gz"
+def _from_json(number: int, facts: Mapping[str, Any], job: Job) -> TrialResult:
+    has_failed = facts["failure"] is not None
+    return TrialResult(
+        number,
+        facts["hyperparameters"],
+        None if has_failed else facts["metrics"].get(job.objective.metric),
+        job.objective.direction,
+        facts["metrics"],
+        None if has_failed else job.model_path(number),
+        facts["failure"],
+        tuple(facts["losses"]),
+        facts["is_stopped"],
+    )

@@ -34,6 +34,11 @@ def test_flags_over_environment_over_file_over_defaults(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_seed_can_come_from_the_environment(tmp_path):
+    file = write(tmp_path / "s.toml", "seed = 5\n")
+    assert load_settings(file, environ={"TRADEML_SEED": "11"}).strategy.seed == 11
+
+
 def test_latency_and_kind_of_take_profit_are_costs(tmp_path):
     file = write(tmp_path / "s.toml", "[costs]\nlatency_ms = 250\n")
     environ = {"TRADEML_COSTS__TAKE_PROFIT_IS_MARKET": "true"}

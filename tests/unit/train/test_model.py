@@ -152,9 +152,9 @@ def test_a_missing_member_is_named(saved, member):
 
 
 def test_a_newer_schema_asks_for_an_upgrade(saved):
-    rewrite(saved, **{"model.json": json.dumps(facts_of(saved) | {"schema_version": 2}).encode()})
+    rewrite(saved, **{"model.json": json.dumps(facts_of(saved) | {"schema_version": 3}).encode()})
 
-    with pytest.raises(StoreError, match="schema version 2, this trademl reads up to 1: upgrade"):
+    with pytest.raises(StoreError, match="schema version 3, this trademl reads up to 2: upgrade"):
         load_model(saved)
 
 

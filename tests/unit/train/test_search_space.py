@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -56,7 +57,10 @@ def test_the_nested_request_is_the_same_search():
         },
     }
 
-    assert parse_tuning_config(request) == parse_tuning_config(SAMPLE)
+    found = parse_tuning_config(request)
+
+    assert found.name == "btc"
+    assert replace(found, name=None) == parse_tuning_config(SAMPLE)
 
 
 def test_an_objective_on_test_is_marked_as_a_leak():
@@ -92,25 +96,82 @@ def test_auto_scaling_is_logarithmic_over_two_decades(low, high, expected):
     ("request_", "message"),
     [
         (changed(Stratgy="Random"), "key 'Stratgy' .* did you mean 'Strategy'"),
-        (
-            changed(Strategy="Grid"),
-            "Strategy Grid is not supported yet; supported: Bayesian, Random",
-        ),
+        (changed(Strategy="Grid"), "Strategy Grid takes Categorical.* list the Values of l1"),
         (changed(Strategy="Best"), "Strategy is 'Best'"),
-        (changed(WarmStartConfig={}), "'WarmStartConfig'|WarmStartConfig .* not supported yet"),
-        (changed(TrainingJobEarlyStoppingType="Auto"), "TrainingJobEarlyStoppingType is not supp"),
+        (
+            changed(TrainingJobEarlyStoppingType="Auto"),
+            "EarlyStoppingType Auto needs .* and validation:precision is none: .*objective_loss",
+        ),
+        (changed(TrainingJobEarlyStoppingType="On"), "TrainingJobEarlyStoppingType is 'On'"),
+        (
+            changed(StrategyConfig={"HyperbandStrategyConfig": {}}),
+            "StrategyConfig is for the Strategy Hyperband, which is Bayesian here",
+        ),
+        (changed(TrainingJobDefinitions=[{}]), "use TrainingJobDefinition$"),
+        (changed(Autotune={"Mode": "Enabled"}), "Autotune .* has no local twin"),
+        (
+            changed(ParameterRanges={"AutoParameters": [{"Name": "wd"}]}),
+            "AutoParameters leaves ranges to SageMaker's Autotune",
+        ),
+        (changed(HyperParameterTuningJobName="x" * 33), r"TuningJobName is .*\(33 characters\)"),
+        (changed(HyperParameterTuningJobName="a_b"), "TuningJobName is 'a_b'"),
+        (changed(HyperParameterTuningJobName="-ab"), "TuningJobName is '-ab'"),
         (changed(ParameterRanges=None), "ParameterRanges is missing"),
         (changed(ParameterRanges={}), "ParameterRanges is empty"),
         (changed(ParameterRanges=[]), r"ParameterRanges is \[\], expected an object"),
         (changed(ResourceLimits={"MaxNumberOfTrainingJobs": 0}), "MaxNumberOfTrainingJobs is 0"),
         (
-            changed(ResourceLimits={"MaxRuntimeInSeconds": 300}),
-            "MaxRuntimeInSeconds .* not supported",
+            changed(ResourceLimits={"MaxNumberOfTrainingJobs": 751}),
+            "MaxNumberOfTrainingJobs is 751, expected an integer from 1 to 750",
+        ),
+        (
+            changed(ResourceLimits={"MaxNumberOfTrainingJobs": 9, "MaxParallelTrainingJobs": 101}),
+            "MaxParallelTrainingJobs is 101",
+        ),
+        (changed(ResourceLimits={"MaxParallelTrainingJobs": 1}), "MaxNumberOfTrainingJobs is None"),
+        (changed(ResourceLimits={"MaxRuntimeInSeconds": 119}), "MaxRuntimeInSeconds is 119"),
+        (
+            changed(TuningJobCompletionCriteria={"TargetObjectiveMetricValue": "high"}),
+            "TargetObjectiveMetricValue is 'high', expected a number",
+        ),
+        (
+            changed(
+                TuningJobCompletionCriteria={
+                    "BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 2}
+                }
+            ),
+            "MaxNumberOfTrainingJobsNotImproving is 2, expected an integer from 3",
+        ),
+        (
+            changed(
+                TuningJobCompletionCriteria={"ConvergenceDetected": {"CompleteOnConvergence": "x"}}
+            ),
+            "CompleteOnConvergence is 'x', expected Disabled, Enabled",
+        ),
+        (
+            changed(WarmStartConfig={"WarmStartType": "TransferLearning"}),
+            "ParentHyperParameterTuningJobs is missing",
+        ),
+        (
+            changed(
+                WarmStartConfig={
+                    "WarmStartType": "TransferLearning",
+                    "ParentHyperParameterTuningJobs": [
+                        {"HyperParameterTuningJobName": f"p{n}"} for n in range(6)
+                    ],
+                }
+            ),
+            "names 6 jobs, expected 1 to 5",
+        ),
+        (changed(WarmStartConfig={"WarmStartType": "Same"}), "WarmStartType is 'Same'"),
+        (
+            changed(StaticHyperParameters={f"p{n}": "1" for n in range(101)}),
+            "StaticHyperParameters has 101 entries, expected at most 100",
         ),
         (changed(RandomSeed=-1), "RandomSeed is -1"),
         (
-            changed(StaticHyperParameters={"predictor_type": "regressor"}),
-            "regressor is not supported",
+            changed(StaticHyperParameters={"predictor_type": "ranker"}),
+            "predictor_type is 'ranker'",
         ),
         (
             changed(StaticHyperParameters={**SAMPLE["StaticHyperParameters"], "wd": "0.1"}),
@@ -118,7 +179,11 @@ def test_auto_scaling_is_logarithmic_over_two_decades(low, high, expected):
         ),
         (
             changed(HyperParameterTuningJobObjective={"MetricName": "validation:precison"}),
-            "MetricName 'validation:precison' is unknown: did you mean 'validation:precision'",
+            "MetricName 'validation:precison' is unknown .* did you mean 'validation:precision'",
+        ),
+        (
+            changed(HyperParameterTuningJobObjective={"MetricName": "validation:mse"}),
+            "MetricName 'validation:mse' is unknown for a binary_classifier",
         ),
         (
             changed(
@@ -132,6 +197,93 @@ def test_auto_scaling_is_logarithmic_over_two_decades(low, high, expected):
     ],
 )
 def test_a_wrong_request_is_refused_by_name(request_, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_tuning_config(request_)
+
+
+def with_strategy(strategy, ranges, limits=None, **more):
+    return changed(
+        Strategy=strategy,
+        ParameterRanges=ranges,
+        ResourceLimits={"MaxParallelTrainingJobs": 1} | (limits or {}),
+        **more,
+    )
+
+
+GRID = {
+    "CategoricalParameterRanges": [
+        {"Name": "use_bias", "Values": ["true", "false"]},
+        {"Name": "mini_batch_size", "Values": ["100", "300", "1000"]},
+    ]
+}
+LOSS = {"MetricName": "validation:objective_loss", "Type": "Minimize"}
+
+
+@pytest.mark.parametrize("limits", [{}, {"MaxNumberOfTrainingJobs": 6}])
+def test_a_grid_is_as_long_as_its_combinations(limits):
+    assert parse_tuning_config(with_strategy("Grid", GRID, limits)).n_jobs == 6
+
+
+def test_a_grid_of_another_length_is_refused():
+    with pytest.raises(ConfigError, match="MaxNumberOfTrainingJobs is 5, the grid has 6 comb"):
+        parse_tuning_config(with_strategy("Grid", GRID, {"MaxNumberOfTrainingJobs": 5}))
+
+
+def test_listed_values_of_a_number_are_marked_as_only_here():
+    (warning,) = parse_tuning_config(with_strategy("Grid", GRID)).warnings
+
+    assert warning.startswith("only here: mini_batch_size has listed values")
+
+
+def test_a_random_search_may_have_ten_thousand_jobs():
+    limits = {"MaxNumberOfTrainingJobs": 10_000, "MaxParallelTrainingJobs": 1}
+
+    assert parse_tuning_config(changed(Strategy="Random", ResourceLimits=limits)).n_jobs == 10_000
+
+
+def test_what_ends_a_search_may_stand_in_for_the_number_of_jobs():
+    limits = {"MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 600}
+
+    config = parse_tuning_config(changed(ResourceLimits=limits))
+
+    assert (config.n_jobs, config.completion.max_runtime_s) == (750, 600)
+
+
+def test_the_default_objective_is_the_validation_loss():
+    request = changed()
+    del request["HyperParameterTuningJobObjective"]
+
+    assert parse_tuning_config(request).objective.metric == "validation:objective_loss"
+
+
+def hyperband(**resources):
+    held = {"StrategyConfig": {"HyperbandStrategyConfig": resources}} if resources else {}
+    return changed(Strategy="Hyperband", HyperParameterTuningJobObjective=LOSS, **held)
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [({}, (1, 15)), ({"MaxResource": 9}, (1, 9)), ({"MinResource": 2, "MaxResource": 9}, (2, 9))],
+)
+def test_hyperband_trains_between_its_resources_in_epochs(resources, expected):
+    found = parse_tuning_config(hyperband(**resources)).hyperband
+
+    assert (found.min_epochs, found.max_epochs) == expected
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (hyperband(MinResource=9, MaxResource=9), "MinResource is 9 epochs, expected below"),
+        (hyperband(MaxResource=16), "MaxResource is 16 epochs, StaticHyperParameters have 15"),
+        (
+            {**hyperband(), "TrainingJobEarlyStoppingType": "Auto"},
+            "TrainingJobEarlyStoppingType is Auto, Hyperband .* set it to Off",
+        ),
+        (changed(Strategy="Hyperband"), "Strategy Hyperband needs an objective that each epoch"),
+    ],
+)
+def test_a_wrong_hyperband_is_refused_by_name(request_, message):
     with pytest.raises(ConfigError, match=message):
         parse_tuning_config(request_)
 

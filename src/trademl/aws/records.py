@@ -1,0 +1,81 @@
+"""What the ledger keeps about a job on SageMaker: where it ran, how it ended, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from trademl.aws.budget import Estimate
+from trademl.aws.kinds import KINDS
+from trademl.aws.plan import JobPlan
+from trademl.ledger import Ledger, tables
+
+
+def record_job(
+    ledger: Ledger,
+    plan: JobPlan,
+    described: Mapping[str, Any],
+    *,
+    estimate: Estimate | None = None,
+    jobs: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a job as it is described now; the estimate of its start stays where it was.
+
+    Parameters
+    ----------
+    jobs : sequence of mapping
+        The training jobs that it consisted of, with their ``billable_s``.
+    """
+    config = plan.place.config
+    key = (config.region, plan.name)
+    known = ledger.get(tables.CloudJob, key)
+    billed = [int(job["billable_s"]) for job in jobs if job.get("billable_s") is not None]
+    ledger.record(
+        tables.CloudJob(
+            region=config.region,
+            name=plan.name,
+            created_at=known.created_at if known else described["CreationTime"],
+            kind=plan.kind,
+            study_id=plan.study_id,
+            image=plan.place.image,
+            instance_type=config.instance_type,
+            instance_count=config.instance_count,
+            status=KINDS[plan.kind].status(described),
+            failure=described.get("FailureReason"),
+            worst_case_usd=estimate.usd if estimate else known and known.worst_case_usd,
+            usd_per_hour=estimate.usd_per_hour if estimate else known and known.usd_per_hour,
+            billable_s=sum(billed) if billed else known and known.billable_s,
+        )
+    )
+
+
+def list_jobs(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return every job of a workspace, oldest first, as it was last seen.
+
+    ``cost_usd`` is billed seconds at the price on demand of the day of its start; None where one
+    of the two is not known.
+    """
+    rows = sorted(ledger.rows(tables.CloudJob), key=lambda row: (row.created_at, row.name))
+    return [
+        {
+            "name": row.name,
+            "region": row.region,
+            "kind": row.kind,
+            "status": row.status,
+            "study_id": row.study_id,
+            "created_at": row.created_at.isoformat(),
+            "instance_type": row.instance_type,
+            "instance_count": row.instance_count,
+            "failure": row.failure,
+            "worst_case_usd": row.worst_case_usd,
+            "billable_s": row.billable_s,
+            "cost_usd": _cost(row),
+        }
+        for row in rows
+    ]
+
+
+def _cost(row: tables.CloudJob) -> float | None:
+    if row.billable_s is None or row.usd_per_hour is None:
+        return None
+    return round(row.billable_s * row.instance_count / 3600.0 * row.usd_per_hour, 4)

@@ -1,0 +1,131 @@
+"""A model's file: a tar.gz of one JSON document and numpy arrays, written and read with care.
+
+Reading unpacks nothing to disk, follows no link, runs no pickle, and gives up before an archive
+that claims to be larger than any model fills the memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trademl.errors import StoreError
+
+DOCUMENT = "model.json"
+LARGEST_BYTES = 1 << 30  # of all members together, unpacked
+_MOST_MEMBERS = 1000
+_ARRAY_END = ".npy"
+
+
+def pack(document: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float64]]) -> bytes:
+    """Return the bytes of an archive; they depend on names and contents alone."""
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
+    members = {DOCUMENT: text.encode()}
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, np.asarray(array, dtype=np.float64))
+        members[name + _ARRAY_END] = buffer.getvalue()
+    tar_bytes = io.BytesIO()
+    with tarfile.open(fileobj=tar_bytes, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in sorted(members):
+            entry = tarfile.TarInfo(name)  # owner, mode and time of day at their fixed defaults
+            entry.size = len(members[name])
+            tar.addfile(entry, io.BytesIO(members[name]))
+    return gzip.compress(tar_bytes.getvalue(), compresslevel=6, mtime=0)
+
+
+class Members:
+    """What an archive holds, read from memory; ``where`` is how messages call it."""
+
+    def __init__(self, content: bytes, where: str) -> None:
+        self.where = where
+        try:
+            self._members = _read(content, where)
+        except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+            raise StoreError(f"{where} is not a model.tar.gz ({error}): train again") from error
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document.
+
+        Raises
+        ------
+        StoreError
+            If it is missing or no JSON object.
+        """
+        try:
+            found = json.loads(self._member(DOCUMENT))
+        except ValueError as error:
+            raise self._damaged(error) from error
+        if not isinstance(found, dict):
+            raise self._damaged(TypeError(f"{DOCUMENT} is no object"))
+        return found
+
+    def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Return an array of float64.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, damaged, or of another shape.
+        """
+        member = name + _ARRAY_END
+        content = self._member(member)
+        try:
+            found = _claimed_shape(content)
+            if found != shape:
+                raise StoreError(
+                    f"{self.where}: {member} has shape {found}, expected {shape}: train again"
+                )
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise self._damaged(error) from error
+        return np.asarray(array, dtype=np.float64)
+
+    def _member(self, name: str) -> bytes:
+        if name not in self._members:
+            raise StoreError(f"{self.where} is no model of trademl: it holds no {name}")
+        return self._members[name]
+
+    def _damaged(self, error: Exception) -> StoreError:
+        return StoreError(f"{self.where} is damaged ({error}): train again")
+
+
+def _read(content: bytes, where: str) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    n_bytes = 0
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        for number, entry in enumerate(tar):
+            n_bytes += entry.size
+            if n_bytes > LARGEST_BYTES or number >= _MOST_MEMBERS:
+                raise StoreError(
+                    f"{where} unpacks to more than {LARGEST_BYTES >> 20} MiB or "
+                    f"{_MOST_MEMBERS} files: no model of trademl is so large"
+                )
+            name = entry.name.removeprefix("./")  # as `tar .` writes it, and SageMaker may
+            is_ours = name == DOCUMENT or name.endswith(_ARRAY_END)
+            if is_ours and entry.isreg() and (file := tar.extractfile(entry)):
+                members[name] = file.read()
+    return members
+
+
+def _claimed_shape(content: bytes) -> tuple[int, ...]:
+    """Return the shape of a stored array; raise ValueError where its bytes are not as many."""
+    buffer = io.BytesIO(content)
+    if np.lib.format.read_magic(buffer) != (1, 0):
+        raise ValueError("an array of an unknown format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
+    if dtype != np.float64:
+        raise ValueError(f"an array of {dtype}, expected float64")
+    n_values = 1
+    for size in shape:
+        n_values *= size
+    if n_values * 8 != len(content) - buffer.tell():
+        raise ValueError(f"an array of shape {shape} in {len(content) - buffer.tell()} bytes")
+    return tuple(int(size) for size in shape)
