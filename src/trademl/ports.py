@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,14 +53,4 @@ class Predictor(Protocol):
 
         The score has the shape (N,), or (N, K) with a share for each class. The label has the
         shape (N,), and is None for a model that predicts a quantity.
-        """
-
-
-class ModelSource(Protocol):
-    """Brings a model from where it is kept to this machine."""
-
-    def fetch(self, url: str, folder: Path) -> Path:
-        """Copy what ``url`` names into ``folder`` and return its path there.
-
-        Asking twice is the same as asking once. Raises a `StoreError` for an unknown url.
         """

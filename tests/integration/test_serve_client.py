@@ -20,8 +20,12 @@ JSON_LINES, RECORDIO = "application/jsonlines", "application/x-recordio-protobuf
 
 
 class Mean:
-    feature_dim = D
-    threshold = 0.0
+    columns = tuple(map(str, range(D)))
+    schema_hash = "test"
+
+    def predict(self, features_ND):
+        score_N = self.scores(features_ND)
+        return score_N, (score_N >= np.float32(0.0)).astype(np.float32)
 
     def scores(self, features_ND):
         return features_ND.mean(axis=1, dtype=np.float64).astype(np.float32)
@@ -217,7 +221,7 @@ def test_a_model_that_changes_midway_is_an_error():
 
 def test_a_large_batch_stays_below_the_servers_limit():
     class Wide(Mean):
-        feature_dim = 3_000
+        columns = tuple(map(str, range(3_000)))
 
     rows_ND = np.full((300, 3_000), 1.2345678e-12, np.float32)
     with BackgroundServer(ServedModel(Wide(), "m"), ServerConfig(port=0)) as server:

@@ -23,8 +23,12 @@ JSON_LINES, RECORDIO = "application/jsonlines", "application/x-recordio-protobuf
 
 
 class Sigmoid:
-    feature_dim = D
-    threshold = 0.6
+    columns = tuple(map(str, range(D)))
+    schema_hash = "test"
+
+    def predict(self, features_ND):
+        score_N = self.scores(features_ND)
+        return score_N, (score_N >= np.float32(0.6)).astype(np.float32)
 
     def scores(self, features_ND):
         weights_D = np.arange(1, D + 1, dtype=np.float32) / 10
@@ -101,17 +105,28 @@ def test_every_form_in_and_out_gives_the_models_own_scores(
     np.testing.assert_array_equal(label_N, expected_N >= 0.6)
 
 
-def test_every_answer_says_how_the_model_stands(connection):
-    for method, path in (("GET", "/ping"), ("GET", "/nowhere"), ("POST", "/invocations")):
-        connection.request(method, path)
+def test_ping_and_predictions_say_how_the_model_stands(connection):
+    rows = {"Content-Type": CSV}
+    for method, path, body in (("GET", "/ping", None), ("POST", "/invocations", b"1,2,3,4,5")):
+        connection.request(method, path, body, rows)
         response = connection.getresponse()
         response.read()
 
+        assert response.status == 200
         assert response.headers["X-Trademl-Model"] == "m-1"
         assert response.headers["X-Trademl-Mode"] == "shadow"
-        assert response.headers["X-Trademl-Tier"] == "biggest"
         assert response.headers["X-Trademl-Status"] == "refused"
         assert response.headers["X-Trademl-Reasons"] == "; ".join(REASONS)
+
+
+def test_a_prediction_says_where_it_came_from(connection):
+    response, _ = post(connection, b"1,2,3,4,5", **{"X-Amzn-SageMaker-Inference-Id": "order-7"})
+
+    assert response.headers["X-Trademl-Tier"] == "biggest"
+    assert response.headers["X-Trademl-Reason"] == "normal"
+    assert response.headers["X-Trademl-Age-Ms"] == "0"
+    assert float(response.headers["X-Trademl-Queue-Ms"]) >= 0
+    assert response.headers["X-Request-Id"] == "order-7"
 
 
 def test_a_refused_model_says_why_in_the_body(connection):

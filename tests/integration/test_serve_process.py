@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from trademl.errors import ServeError
@@ -18,8 +19,12 @@ import numpy as np
 from trademl.serve.server import ServedModel, ServerConfig, serve
 
 class Sum:
-    feature_dim = 2
-    threshold = 0.0
+    columns = tuple(map(str, range(2)))
+    schema_hash = "test"
+
+    def predict(self, features_ND):
+        score_N = self.scores(features_ND)
+        return score_N, (score_N >= np.float32(0.0)).astype(np.float32)
 
     def scores(self, features_ND):
         return features_ND.sum(axis=1)
@@ -32,8 +37,12 @@ BEGUN = b"POST /invocations HTTP/1.1\r\nContent-Type: text/csv\r\nContent-Length
 
 
 class Nothing:
-    feature_dim = 1
-    threshold = 0.0
+    columns = tuple(map(str, range(1)))
+    schema_hash = "test"
+
+    def predict(self, features_ND):
+        score_N = self.scores(features_ND)
+        return score_N, (score_N >= np.float32(0.0)).astype(np.float32)
 
     def scores(self, features_ND):
         return features_ND[:, 0]
@@ -108,4 +117,4 @@ def test_a_port_in_use_is_one_line_with_advice():
 @pytest.mark.parametrize("host", ["203.0.113.1", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_refused(host):
     with pytest.raises(ServeError, match=f"cannot listen on {host} port 0, .*of this machine"):
-        serve(MODEL, ServerConfig(host=host, port=0))
+        serve(MODEL, ServerConfig(host=host, port=0, is_open=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,33 +14,84 @@ from trademl.errors import require_extra
 
 def serve(
     endpoint: Annotated[
-        str | None, typer.Option(help="Name of an endpoint; the strategy's by default.")
+        list[str] | None,
+        typer.Option(
+            help="Name of an endpoint, the strategy's by default; give several to serve them "
+            "from one process. The first answers who names none in X-Trademl-Strategy."
+        ),
+    ] = None,
+    smaller: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Id of a smaller model that answers under load, for the only endpoint; give "
+            "several, biggest first.",
+        ),
+    ] = None,
+    models: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Serve what is loaded over HTTP from below this folder (POST /models), as a "
+            "multi-model container does, and nothing else.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(help="Port; 0 takes a free one; $SAGEMAKER_BIND_TO_PORT, else 8080."),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Lines of 'predict TOKEN' and 'admin TOKEN': nobody else may ask."),
+    ] = None,
+    open_to_all: Annotated[
+        bool, typer.Option("--open", help="Anyone who reaches the address may ask.")
+    ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    memory_mib: Annotated[
+        int, typer.Option(help="Most memory for models that are read from files.")
+    ] = 1024,
     config: options.Config = None,
     workspace: options.Workspace = None,
 ) -> None:
-    """Answer /ping and /invocations for what is deployed at an endpoint."""
-    from trademl.config import bind_port
-    from trademl.serve.deployments import current_deployment, served_model
-
+    """Answer /ping and /invocations for what is deployed at endpoints, or serve /models."""
     require_extra("serve")
+    from trademl.config import bind_port
     from trademl.serve.server import ServerConfig
     from trademl.serve.server import serve as serve_until_stopped
 
-    needs_file = endpoint is None
-    with open_session(config, workspace, needs_file=needs_file) as session:
-        name = endpoint or session.strategy.serving.endpoint
-        deployment = current_deployment(name, session.workspace.ledger)
-        model = served_model(deployment, session.workspace.store)
+    settings = ServerConfig(
+        host=host,
+        port=bind_port() if port is None else port,
+        memory_bytes=memory_mib * 2**20,
+        token_file=token_file,
+        is_open=open_to_all,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        model_folder=models,
+    )
+    if models is not None:
+        serve_until_stopped(
+            (), settings, on_ready=lambda url: typer.echo(f"serving {models} at {url}", err=True)
+        )
+        return
+    from trademl.serve.deployments import deployed_strategies
+
+    with open_session(config, workspace, needs_file=not endpoint) as session:
+        serving = session.strategy.serving
+        strategies = deployed_strategies(
+            endpoint or [serving.endpoint],
+            serving,
+            session.workspace.store,
+            session.workspace.ledger,
+            smaller=smaller or (),
+        )
     serve_until_stopped(
-        model,
-        ServerConfig(host=host, port=bind_port() if port is None else port),
+        strategies,
+        settings,
         on_ready=lambda url: typer.echo(
-            f"serving {model.id} ({model.mode}, {model.status}) at {url}", err=True
+            f"serving {', '.join(map(str, strategies))} at {url}", err=True
         ),
     )

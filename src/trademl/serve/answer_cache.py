@@ -56,7 +56,9 @@ class AnswerCache:
             return None
         return kept if now_s - kept.made_at_s <= self._max_age_s else None
 
-    def keep(self, model: ServedModel, question: bytes | None, scores: Scores, now_s: float) -> None:
+    def keep(
+        self, model: ServedModel, question: bytes | None, scores: Scores, now_s: float
+    ) -> None:
         """Keep an answer that was just made."""
         if question is None:
             return

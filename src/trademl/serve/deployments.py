@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import select
 
-from trademl.errors import ServeError
+from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger, tables
-from trademl.serve.served import Mode, ServedModel, served_linear
+from trademl.serve.ladder import LadderPolicy
+from trademl.serve.model_pool import ModelFile
+from trademl.serve.served import Mode, ServedModel, served
+from trademl.serve.strategies import ServedStrategy
+from trademl.serve.wants import Freshness
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.jobs import MODEL_FILE
@@ -27,10 +32,16 @@ class ServingConfig:
         Name under which models replace each other.
     shadow_refused : bool
         Deploy the best refused model in shadow mode where every trial was refused.
+    ladder : LadderPolicy
+        When smaller models, kept answers and none at all take over, and how long one may take.
+    freshness : Freshness
+        Which input is too stale to decide on.
     """
 
     endpoint: str = "default"
     shadow_refused: bool = False
+    ladder: LadderPolicy = field(default_factory=LadderPolicy)
+    freshness: Freshness = field(default_factory=Freshness)
 
 
 def deploy(
@@ -99,4 +110,49 @@ def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedM
     """Return a deployment's model, loaded and ready to be served."""
     artifact = store.get(deployment.model_id)
     mode: Mode = "live" if deployment.mode == "live" else "shadow"
-    return served_linear(load_binary_model(artifact.file(MODEL_FILE)), artifact.id, mode=mode)
+    return served(load_binary_model(artifact.file(MODEL_FILE)), artifact.id, mode=mode)
+
+
+def deployed_strategies(
+    endpoints: Sequence[str],
+    serving: ServingConfig,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    smaller: Sequence[str] = (),
+) -> tuple[ServedStrategy, ...]:
+    """Return what a server needs to answer for endpoints: a strategy of each, in their order.
+
+    Parameters
+    ----------
+    smaller : sequence of str
+        Ids of smaller models of the only endpoint, biggest first. They answer in the mode of the
+        deployed model.
+
+    Raises
+    ------
+    ServeError
+        If nothing is deployed at an endpoint.
+    ConfigError
+        If smaller models are given for several endpoints.
+    DataError
+        If a smaller model has no proof, as in `deploy`.
+    """
+    if smaller and len(endpoints) > 1:
+        raise ConfigError(f"smaller models for {len(endpoints)} endpoints: serve one at a time")
+    strategies = []
+    for endpoint in endpoints:
+        first = served_model(current_deployment(endpoint, ledger), store)
+        rest = [_file(store.newest("model", name), first.mode, store, ledger) for name in smaller]
+        strategies.append(
+            ServedStrategy(endpoint, (first, *rest), serving.ladder, serving.freshness)
+        )
+    return tuple(strategies)
+
+
+def _file(model: Artifact, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
+    check_proof(model, store, ledger)
+    accepted: bool = model.metrics["status"] == "accepted"
+    sha256 = model.manifest["files"][MODEL_FILE]["sha256"]
+    path = str(model.file(MODEL_FILE))
+    return ModelFile(model.id, path, sha256, mode if accepted else "shadow")

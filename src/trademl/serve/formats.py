@@ -18,7 +18,6 @@ from trademl.etl.recordio import encode_predictions
 from trademl.serve.rows import (
     Features,
     RequestError,
-    most_rows,
     rows_from_csv,
     rows_from_json,
     rows_from_json_lines,
@@ -32,9 +31,6 @@ JSON = "application/json"
 JSON_LINES = "application/jsonlines"
 RECORDIO = "application/x-recordio-protobuf"
 
-Reader = Callable[[bytes, int, int], Features]  # body, D and most rows; ValueError: not its form
-_NO_READERS: Mapping[str, Reader] = {}
-
 _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
     CSV: rows_from_csv,
     JSON: rows_from_json,
@@ -43,12 +39,7 @@ _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
 }
 
 
-def parse_request(
-    content_type: str,
-    body: bytes,
-    feature_dim: int,
-    plain_readers: Mapping[str, Reader] = _NO_READERS,
-) -> Features:
+def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
     r"""Return the feature rows of a request body.
 
     Parameters
@@ -60,8 +51,6 @@ def parse_request(
         The whole body.
     feature_dim : int
         Number of features that each row must have, D.
-    plain_readers : mapping of str to Reader
-        By content type: readers that are faster, and give up on all but the plainest bodies.
 
     Returns
     -------
@@ -79,12 +68,7 @@ def parse_request(
     >>> parse_request("text/csv", b"1,2\n3,4\n", 2).tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    name, parse = _parser_of(content_type)
-    if (plain := plain_readers.get(name)) is not None:
-        try:
-            return plain(body, feature_dim, most_rows(feature_dim))
-        except ValueError:
-            pass  # another form of the same type, or an error that the reader below names
+    parse = _parser_of(content_type)
     features_ND = parse(body, feature_dim)
     if not np.isfinite(features_ND).all():
         row, column = np.argwhere(~np.isfinite(features_ND))[0] + 1
@@ -171,7 +155,7 @@ def _weighed(choice: str) -> tuple[float, str]:
 
 
 @lru_cache(maxsize=256)
-def _parser_of(content_type: str) -> tuple[str, Callable[[bytes, int], Features]]:
+def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
     name, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if name not in _PARSERS:
         found = shown(name) if name else "missing"
@@ -182,7 +166,7 @@ def _parser_of(content_type: str) -> tuple[str, Callable[[bytes, int], Features]
             raise RequestError(
                 400, f"{shown(parameter)}: send rows without their label, label_size=0"
             )
-    return name, _PARSERS[name]
+    return _PARSERS[name]
 
 
 def _dumps(value: Any) -> bytes:

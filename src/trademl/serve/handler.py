@@ -24,8 +24,6 @@ _CONCURRENT_TRANSFORMS = 4
 
 Reply = Answer | asyncio.Future[Answer]
 Route = Callable[[Request], Reply]
-# Told of every prediction that was answered: the request, its answer and the strategy's name.
-Witness = Callable[[Request, Answer, str], None]
 
 
 class Handler:
@@ -39,8 +37,6 @@ class Handler:
         Models that come and go over HTTP.
     metrics : callable, optional
         Returns content type and body of all that is measured.
-    witness : callable, optional
-        Told of predictions.
     """
 
     def __init__(
@@ -50,11 +46,10 @@ class Handler:
         *,
         multi_model: MultiModel | None = None,
         metrics: Callable[[], tuple[str, bytes]] | None = None,
-        witness: Witness | None = None,
     ) -> None:
         self._strategies = strategies
         self._default = next(iter(strategies.values()), None)
-        self._multi_model, self._metrics, self._witness = multi_model, metrics, witness
+        self._multi_model, self._metrics = multi_model, metrics
         self._max_payload_mib = max(1, config.max_body_bytes // MIB)
         self._routes: dict[str, Mapping[str, Route]] = {
             "/invocations": {"POST": self._invoke},
@@ -90,7 +85,8 @@ class Handler:
         return route(request)
 
     def _ping(self, _: Request) -> Answer:
-        return Answer(200, content_type="")
+        head = b"" if self._default is None else self._default.head
+        return Answer(200, content_type="", head=head)
 
     def _invoke(self, request: Request) -> Reply:
         strategy = self._strategy(request)
@@ -99,8 +95,6 @@ class Handler:
         except RequestError as error:
             strategy.counters.refuse(error.status)
             return failure(error.status, str(error))
-        if self._witness is not None:
-            self._tell(request, answer, strategy.name, self._witness)
         return answer
 
     def _strategy(self, request: Request) -> LiveStrategy:
@@ -112,14 +106,6 @@ class Handler:
             known = ", ".join(self._strategies) or "none"
             raise RequestError(404, f"no strategy {shown(name)}: this server has {known}")
         return strategy
-
-    def _tell(self, request: Request, answer: Reply, name: str, witness: Witness) -> None:
-        if isinstance(answer, Answer):
-            witness(request, answer, name)
-        else:
-            answer.add_done_callback(
-                lambda done: None if done.cancelled() else witness(request, done.result(), name)
-            )
 
     def _execution_parameters(self, _: Request) -> Answer:
         parameters = {

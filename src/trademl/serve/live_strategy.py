@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trademl.serve.answer_cache import AnswerCache
 from trademl.serve.batches import Batches, Job, Lane
 from trademl.serve.counters import StrategyCounters
-from trademl.serve.formats import Reader, negotiate, parse_request
+from trademl.serve.formats import negotiate, parse_request
 from trademl.serve.ladder import (
     LONGEST_S,
     Choice,
@@ -65,8 +65,6 @@ class Machine:
 
     Parameters
     ----------
-    batches : mapping of str to Batches
-        By device.
     loop_shares : Shares
         Who used how much of the event loop.
     on_change : callable
@@ -75,9 +73,8 @@ class Machine:
 
     turns: Turns
     pool: ModelPool
-    batches: Mapping[str, Batches]
+    batches: Batches
     loop_shares: Shares
-    plain_readers: Mapping[str, Reader] = field(default_factory=dict)
     on_change: Callable[[TierChange], None] = lambda _: None
     wall_ns: Callable[[], int] = time.time_ns
 
@@ -127,6 +124,11 @@ class LiveStrategy:
         self._row_rate = 0.0
         self._seen = _Seen(machine.turns.now(), 0, [0] * len(self.tiers))
 
+    @property
+    def head(self) -> bytes:
+        """Header lines of the biggest model in memory."""
+        return next((held.model.head for held in self.ladder if held.model is not None), b"")
+
     # Answering
 
     def answer(self, request: Request) -> Answer | asyncio.Future[Answer]:
@@ -168,7 +170,6 @@ class LiveStrategy:
             request.header(b"content-type"),
             request.body,
             self._feature_dim(),
-            self._machine.plain_readers,
         )
         self.counters.n_rows += len(features_ND)
         key = self._cache.question(features_ND)
@@ -212,7 +213,7 @@ class LiveStrategy:
         if held.row_s < INLINE_S:
             return Rung(0.0, held.row_s * len(question.features_ND))
         lane = self._lane(held)
-        n_slots = self._batches(held).slots_of(self.name)
+        n_slots = self._machine.batches.slots_of(self.name)
         return Rung(lane.wait_s(n_slots), lane.row_s * len(question.features_ND))
 
     def _compute(
@@ -297,14 +298,14 @@ class LiveStrategy:
         """Queue the question, or join whoever asked the same of the same model."""
         lane = self._lane(held)
         if question.key is None:
-            return lane, self._batches(held).submit(lane, question.features_ND)
+            return lane, self._machine.batches.submit(lane, question.features_ND)
         same = (lane.model.id, question.key)
         running = self._in_flight.get(same)
         if running is not None and not running[1].done.done():
             self.counters.n_shared += 1
             running[1].n_waiting += 1
             return running
-        job = self._batches(held).submit(lane, question.features_ND)
+        job = self._machine.batches.submit(lane, question.features_ND)
         self._in_flight[same] = lane, job
         job.done.add_done_callback(lambda _: self._in_flight.pop(same, None))
         return lane, job
@@ -348,9 +349,6 @@ class LiveStrategy:
             lane = self._lanes[model.id] = Lane(self.name, model, held.row_s)
         return lane
 
-    def _batches(self, held: Held) -> Batches:
-        return self._machine.batches[held.file.device]
-
     # Standing on the ladder
 
     def review(self, loop_busy: float) -> None:
@@ -363,27 +361,14 @@ class LiveStrategy:
         """
         now_s = self._turns.now()
         load = self._load(loop_busy, now_s)
-        before, self.standing = self.standing, next_standing(
-            self.standing, load, self.policy, now_s
+        before, self.standing = (
+            self.standing,
+            next_standing(self.standing, load, self.policy, now_s),
         )
         if self.standing.level != before.level:
             old, new = self.tiers[before.level], self.tiers[self.standing.level]
             self.counters.change_tier(old, new)
-            self._machine.on_change(
-                TierChange(self.name, old, new, self.standing.reason, load)
-            )
-
-    def swap(self, index: int, held: Held) -> Held:
-        """Let a model that is in memory and warm take a place on the ladder; return the old one.
-
-        Requests that the old one is computing are answered by it, later ones by the new one.
-        """
-        old, self.ladder[index] = self.ladder[index], held
-        self.counters.n_swaps += 1
-        self._cache.forget()
-        if old.model is not None:
-            self._lanes.pop(old.model.id, None)
-        return old
+            self._machine.on_change(TierChange(self.name, old, new, self.standing.reason, load))
 
     def _load(self, loop_busy: float, now_s: float) -> Load:
         counts = [histogram.n for histogram in self.counters.latency]
@@ -408,8 +393,8 @@ class LiveStrategy:
         """Return how busy a model would be with all rows that arrive, and its queue's delay."""
         if held.model is None or held.row_s < INLINE_S:
             return loop_busy, 0.0
-        lane, batches = self._lane(held), self._batches(held)
-        n_slots = batches.slots_of(self.name)
+        lane = self._lane(held)
+        n_slots = self._machine.batches.slots_of(self.name)
         waited_s = max(lane.longest_wait_s, lane.wait_s(n_slots))
         lane.longest_wait_s = 0.0
         return self._row_rate * lane.row_s / n_slots, waited_s

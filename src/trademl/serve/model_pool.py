@@ -7,49 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import tarfile
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trademl.errors import ServeError, StoreError
-from trademl.ports import ModelSource, Predictor
 from trademl.serve.archives import MAX_UNPACKED_BYTES, check_digest, unpacked_bytes
 from trademl.serve.served import Mode, ServedModel, served
 from trademl.train.model import load_model
 
 WARM_ROWS = (1, 1, 1, 32)
+_log = logging.getLogger(__name__)
 RETRY_S = 10.0  # until a model that could not be loaded is tried again
-
-Load = Callable[[Path, str], Predictor]
 
 
 class NoRoomError(ServeError):
     """The models in use leave no room for another one."""
-
-
-def load_on(path: Path, device: str) -> Predictor:
-    """Load a model for a device.
-
-    Raises
-    ------
-    StoreError
-        If the model cannot be read, or cannot compute there.
-    """
-    model = load_model(path)
-    if device != "cpu":
-        if not hasattr(model, "to"):
-            raise StoreError(f"{path} computes on the processor only: set its device to cpu")
-        moved: Predictor = model.to(device)
-        return moved
-    return model
 
 
 @dataclass(frozen=True)
@@ -61,19 +42,18 @@ class ModelFile:
     id : str
         Its name in every answer.
     location : str
-        A path (a ``model.tar.gz``, or a folder of what one holds), or a URL for the source.
+        Path of a ``model.tar.gz``, or of a folder of what one holds.
     sha256 : str
         Of the archive, from its manifest; empty where none is known.
-    device : str
-        Where it is to compute.
+    schema_hash : str
+        Of the columns that it must take; empty where any will do.
     """
 
     id: str
     location: str
     sha256: str = ""
     mode: Mode | None = None
-    created_at: datetime | None = None
-    device: str = "cpu"
+    schema_hash: str = ""
 
 
 @dataclass(eq=False)
@@ -98,7 +78,6 @@ class Held:
     is_pinned: bool = False
     loading: asyncio.Task[ServedModel] | None = None
     failed_at_s: float = -RETRY_S
-    failure: str = ""
 
 
 class _Loaded(NamedTuple):
@@ -114,14 +93,10 @@ class ModelPool:
     ----------
     budget_bytes : int
         Most memory that they take together, counted by the size of their unpacked files.
-    source : ModelSource, optional
-        Brings models that are named by a URL.
     """
 
     budget_bytes: int
     executor: Executor
-    load_file: Load = load_on
-    source: ModelSource | None = None
     now: Callable[[], float] = time.monotonic
     _held: list[Held] = field(default_factory=list)
     _uses: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -175,17 +150,14 @@ class ModelPool:
             self.touch(held)
             return loaded.model
         except (ServeError, StoreError) as error:
-            held.failed_at_s, held.failure = self.now(), str(error)
+            held.failed_at_s = self.now()
+            _log.warning("model %s is not loaded: %s", held.file.id, error)
             raise
         finally:
             held.loading = None
 
     def _bring(self, file: ModelFile, folder: Path) -> tuple[Path, int]:
         path = Path(file.location)
-        if "://" in file.location:
-            if self.source is None:
-                raise StoreError(f"{file.location}: this server reads models of this machine only")
-            path = self.source.fetch(file.location, folder)
         if path.is_dir():
             path = _packed(path, folder)
         if file.sha256:
@@ -193,13 +165,10 @@ class ModelPool:
         return path, unpacked_bytes(path, most=max(self.budget_bytes, MAX_UNPACKED_BYTES // 1024))
 
     def _warm(self, file: ModelFile, path: Path) -> _Loaded:
-        model = served(
-            self.load_file(path, file.device),
-            file.id,
-            mode=file.mode,
-            created_at=file.created_at,
-            device=file.device,
-        )
+        loaded = load_model(path)
+        if file.schema_hash and loaded.schema_hash != file.schema_hash:
+            raise StoreError(f"{file.id} takes other columns than the smallest model of its ladder")
+        model = served(loaded, file.id, mode=file.mode)
         return _Loaded(model, measure(model))
 
     def _make_room(self, wanted: Held) -> None:

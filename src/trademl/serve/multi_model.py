@@ -1,7 +1,7 @@
 """SageMaker's contract for containers of many models: they come and go over HTTP.
 
-``POST /models`` loads, ``GET /models`` lists, ``GET`` and ``DELETE /models/{name}`` show and unload,
-``POST /models/{name}/invoke`` predicts.
+``POST /models`` loads, ``GET /models`` lists, ``GET`` and ``DELETE /models/{name}`` show and
+unload, ``POST /models/{name}/invoke`` predicts.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _name_in(path: str) -> str:
 def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise RequestError(
-            400, f"the model's name is {shown(name)}: expected letters, digits, dot, dash, underscore"
+            400,
+            f"the model's name is {shown(name)}: expected letters, digits, dot, dash, underscore",
         )
     return name
 

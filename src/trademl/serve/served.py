@@ -6,14 +6,13 @@ Shape letters: N rows, D feature columns, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.ports import Predictor
-from trademl.train.model import LinearModel, sigmoid
+from trademl.train.model import LinearModel
 
 Mode = Literal["live", "shadow"]
 Status = Literal["accepted", "refused"]
@@ -49,10 +48,6 @@ class ServedModel:
         What the gate said of it.
     reasons : tuple of str
         Why the gate refused it; empty if it did not.
-    created_at : datetime, optional
-        When it was made, if that is known.
-    device : str
-        Where it computes: ``cpu``, or a name such as ``cuda:0``.
     """
 
     model: Predictor
@@ -60,8 +55,6 @@ class ServedModel:
     mode: Mode = "live"
     status: Status = "accepted"
     reasons: tuple[str, ...] = ()
-    created_at: datetime | None = None
-    device: str = "cpu"
     head: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -98,8 +91,6 @@ def served(
     model_id: str,
     *,
     mode: Mode | None = None,
-    created_at: datetime | None = None,
-    device: str = "cpu",
 ) -> ServedModel:
     """Return a loaded model ready to be served, with what selection said of it.
 
@@ -113,7 +104,7 @@ def served(
     mode = mode or ("live" if status == "accepted" else "shadow")
     if type(model) is LinearModel:
         model = _Linear(model)
-    return ServedModel(model, model_id, mode, status, reasons, created_at, device)
+    return ServedModel(model, model_id, mode, status, reasons)
 
 
 class _Linear:
@@ -136,7 +127,7 @@ class _Linear:
         if len(features_ND) == 1:
             products_ND = np.multiply(features_ND, self._weights_D, dtype=np.float64)
             logit_N = np.add.reduce(products_ND, axis=1) + self._offset
-            score_N = sigmoid(logit_N).astype(np.float32)
+            score_N = self._model.scores_of(logit_N)
         else:
             score_N = self._model.scores(features_ND)
         return score_N, (score_N >= self._threshold).astype(np.float32)

@@ -1,6 +1,6 @@
 """The model server's life: listen, answer, and on a signal finish what has begun.
 
-One thread runs everything: a prediction takes less time than handing it to another thread.
+One thread reads, decides and writes; big models compute in others.
 """
 
 from __future__ import annotations
@@ -8,28 +8,26 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
+import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
 import uvloop
 
-from trademl.errors import ServeError
+from trademl.errors import ConfigError, ServeError, TrademlError
+from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
-from trademl.serve.handler import Handler, standing_headers
-from trademl.serve.served import Predictor, ServedModel, served_linear
+from trademl.serve.engine import Engine
+from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
+from trademl.serve.strategies import ServedStrategy
 
-__all__ = [
-    "BackgroundServer",
-    "Predictor",
-    "ServedModel",
-    "ServerConfig",
-    "serve",
-    "served_linear",
-]
+__all__ = ["BackgroundServer", "ServedModel", "ServedStrategy", "ServerConfig", "serve"]
+
+Served = ServedModel | ServedStrategy | Sequence[ServedStrategy]
 
 _BACKLOG = 1024
 _SWEEPS_PER_TIMEOUT = 4
@@ -38,7 +36,7 @@ _IDLE_GRACE_S = 0.1
 
 
 def serve(
-    model: ServedModel,
+    what: Served,
     config: ServerConfig | None = None,
     *,
     on_ready: Callable[[str], None] | None = None,
@@ -49,8 +47,9 @@ def serve(
 
     Parameters
     ----------
-    model : ServedModel
-        What to serve.
+    what : ServedModel, ServedStrategy or sequence of ServedStrategy
+        What to serve; of several strategies the first answers who names none. None at all is a
+        server whose models come over HTTP.
     config : ServerConfig, optional
         Address and limits.
     on_ready : callable, optional
@@ -59,16 +58,20 @@ def serve(
     Raises
     ------
     ServeError
-        If the address cannot be listened on.
+        If the address cannot be listened on, or a model has no room.
+    ConfigError
+        If the token file or the certificate cannot be used.
+    StoreError
+        If a model cannot be read.
     """
-    shared = _shared(model, config or ServerConfig())
+    life = _Life(what, config or ServerConfig())
 
     async def until_signal() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        await _run(shared, stop, on_ready or (lambda _: None))
+        await life.run(stop, on_ready or (lambda _: None))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_signal())
@@ -77,7 +80,7 @@ def serve(
 class BackgroundServer:
     """The same server in a thread of this process, for as long as a ``with`` block lasts.
 
-    Raises `ServeError` on entry if the address cannot be listened on.
+    Raises on entry what `serve` raises.
 
     Examples
     --------
@@ -85,8 +88,8 @@ class BackgroundServer:
     ...     predict(server.url, features_ND)
     """
 
-    def __init__(self, model: ServedModel, config: ServerConfig | None = None) -> None:
-        self._shared = _shared(model, config or ServerConfig(port=0))
+    def __init__(self, what: Served, config: ServerConfig | None = None) -> None:
+        self._life = _Life(what, config or ServerConfig(port=0))
         self._ready: Future[str] = Future()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._work, name="trademl-serve", daemon=True)
@@ -114,42 +117,75 @@ class BackgroundServer:
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             self._stop = lambda: loop.call_soon_threadsafe(stop.set)
-            await _run(self._shared, stop, self._ready.set_result)
+            await self._life.run(stop, self._ready.set_result)
 
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(until_stopped())
-        except ServeError as error:
+        except TrademlError as error:
             self._ready.set_exception(error)
         finally:
             if not self._ready.done():
                 self._ready.set_exception(ServeError("the server ended before it could listen"))
 
 
-def _shared(model: ServedModel, config: ServerConfig) -> Shared:
-    return Shared(config, Handler(model, config), standing_headers(model))
+class _Life:
+    """From a server's settings to its end."""
 
+    def __init__(self, what: Served, config: ServerConfig) -> None:
+        if isinstance(what, ServedModel):
+            what = ServedStrategy("default", (what,))
+        self._strategies = (what,) if isinstance(what, ServedStrategy) else tuple(what)
+        self._config = config
+        self._access = Access(read_tokens(config.token_file) if config.token_file else ())
+        self._tls = _tls(config)
 
-async def _run(shared: Shared, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
-    listener = await _listen(shared)
-    sweeper = asyncio.create_task(_sweep(shared))
-    try:
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+        engine = Engine(self._strategies, self._config)
+        try:
+            handler = await engine.start()
+            shared = Shared(self._config, handler, self._access, engine.turns)
+            listener = await _listen(shared, self._tls)
+            tasks = [asyncio.create_task(_sweep(shared)), asyncio.create_task(engine.review())]
+            try:
+                on_ready(self._url(listener))
+                await stop.wait()
+                await _drain(listener, shared)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                listener.close()
+        finally:
+            engine.close()
+
+    def _url(self, listener: asyncio.Server) -> str:
         port = listener.sockets[0].getsockname()[1]
-        host = shared.config.host
+        host = self._config.host
         host = f"[{host}]" if ":" in host else host
-        on_ready(f"http://{host}:{port}")
-        await stop.wait()
-        await _drain(listener, shared)
-    finally:
-        sweeper.cancel()
-        listener.close()
+        return f"{'https' if self._tls else 'http'}://{host}:{port}"
 
 
-async def _listen(shared: Shared) -> asyncio.Server:
+def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+    if config.tls_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"{config.tls_cert} and {config.tls_key} are no certificate and its key in PEM form "
+            f"({error})"
+        ) from error
+    return context
+
+
+async def _listen(shared: Shared, tls: ssl.SSLContext | None) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     host, port = shared.config.host, shared.config.port
     try:
-        return await loop.create_server(lambda: Connection(shared), host, port, backlog=_BACKLOG)
+        return await loop.create_server(
+            lambda: Connection(shared), host, port, backlog=_BACKLOG, ssl=tls
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             advice = "it is in use: stop the other server or choose another port (0: a free one)"
@@ -167,7 +203,7 @@ async def _sweep(shared: Shared) -> None:
     pause_s = min(max(shortest_s / _SWEEPS_PER_TIMEOUT, 0.01), _LONGEST_SWEEP_S)
     while True:
         await asyncio.sleep(pause_s)
-        now = shared.now()
+        now = shared.turns.now()
         for connection in tuple(shared.connections):
             connection.expire(now)
 
@@ -176,11 +212,11 @@ async def _drain(listener: asyncio.Server, shared: Shared) -> None:
     """Accept nothing more, finish the requests in flight, give up on what takes too long."""
     shared.is_draining = True
     listener.close()
-    deadline = shared.now() + shared.config.drain_s
+    deadline = shared.turns.now() + shared.config.drain_s
     await asyncio.sleep(_IDLE_GRACE_S)  # a request may be on its way on an open connection
     for connection in tuple(shared.connections):
         connection.close_if_idle()
-    while shared.connections and shared.now() < deadline:
+    while shared.connections and shared.turns.now() < deadline:
         await asyncio.sleep(0.01)
     for connection in tuple(shared.connections):
         connection.abort()

@@ -6,7 +6,6 @@ import ipaddress
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from trademl.errors import ConfigError
 
@@ -38,15 +37,11 @@ class ServerConfig:
         How long a refused client may go on sending, so that it gets to read the refusal.
     drain_s : float
         How long a stopping server waits for requests in flight; SageMaker kills it after 30 s.
-    workers : int
-        Processes that share the port.
     threads : int
         How many batches of big models one worker computes at once on its processor cores;
         0 takes one for each core.
     memory_bytes : int
         Most memory for models; the least recently used ones are let go of.
-    parser : {"compiled", "orjson"}
-        What reads plain JSON and CSV: the compiled one is faster, and takes 60 MB more memory.
     token_file : Path, optional
         Tokens of those who may ask; see `trademl.serve.access`.
     is_open : bool
@@ -55,12 +50,6 @@ class ServerConfig:
         PEM files; the server then speaks HTTPS.
     model_folder : Path, optional
         Models may be loaded over HTTP from below it, and from nowhere else.
-    capture_share : float
-        Share of the predictions whose input and output are kept, from 0 to 1.
-    capture_folder : Path, optional
-        Where they are kept.
-    emf_namespace : str
-        Namespace of CloudWatch metrics written to stdout; none are written where it is empty.
     """
 
     host: str = "127.0.0.1"
@@ -72,18 +61,13 @@ class ServerConfig:
     read_timeout_s: float = 60.0
     linger_s: float = 2.0
     drain_s: float = 30.0
-    workers: int = 1
     threads: int = 0
     memory_bytes: int = 1024 * MIB
-    parser: Literal["compiled", "orjson"] = "compiled"
     token_file: Path | None = None
     is_open: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
     model_folder: Path | None = None
-    capture_share: float = 0.0
-    capture_folder: Path | None = None
-    emf_namespace: str = ""
 
     def __post_init__(self) -> None:
         """Refuse settings that no server can hold."""
@@ -97,9 +81,7 @@ class ServerConfig:
             self._check(name, getattr(self, name) > 0, "more than 0")
         for name in ("linger_s", "drain_s", "threads"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
-        self._check("workers", self.workers >= 1, "1 or more")
         self._check("memory_bytes", self.memory_bytes > 0, "more than 0")
-        self._check("capture_share", 0 <= self.capture_share <= 1, "0 to 1")
         self._check_together()
 
     def _check(self, name: str, is_possible: bool, expected: str) -> None:
@@ -109,13 +91,6 @@ class ServerConfig:
     def _check_together(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert and tls_key go together: give both files, or none")
-        if self.capture_share and self.capture_folder is None:
-            raise ConfigError("capture_share is set and capture_folder is not: give a folder")
-        if self.workers > 1 and self.model_folder is not None:
-            raise ConfigError(
-                f"workers is {self.workers}: models that come and go over HTTP live in one "
-                "process; set workers to 1, or leave model_folder out"
-            )
         if not self.is_open and self.token_file is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host is {self.host}, which others can reach: give a token file, or say that "

@@ -32,6 +32,9 @@ class Quota:
             raise ConfigError(f"a quota is {self.share}: expected a share from 0 to 1")
 
 
+_NONE = Quota()
+
+
 class Shares:
     """Seconds of use by name, fading with time.
 
@@ -64,7 +67,9 @@ class Shares:
 
     def _settle(self) -> None:
         if (total := sum(q.share for q in self._given.values())) > 1 + 1e-9:
-            raise ConfigError(f"the quotas of {', '.join(self._given)} add up to {total:g}: at most 1")
+            raise ConfigError(
+                f"the quotas of {', '.join(self._given)} add up to {total:g}: at most 1"
+            )
         n_without = sum(q.share == 0 for q in self._given.values())
         rest = max(0.0, 1.0 - total) / max(n_without, 1)
         self._quotas = {n: Quota(q.share or rest, q.priority) for n, q in self._given.items()}
@@ -76,7 +81,7 @@ class Shares:
 
     def floor(self, name: str) -> float:
         """Return the share that a strategy may count on."""
-        return self._quotas[name].share
+        return self._quotas.get(name, _NONE).share
 
     def charge(self, name: str, seconds: float, now_s: float) -> None:
         """Add a use."""
@@ -85,16 +90,17 @@ class Shares:
             for other in self._used_s:
                 self._used_s[other] *= fade
             self._at_s = now_s
-        self._used_s[name] += seconds
+        if name in self._used_s:  # it may have left while it computed
+            self._used_s[name] += seconds
 
     def used(self, name: str) -> float:
         """Return the strategy's share of what all used lately."""
         total = sum(self._used_s.values())
-        return self._used_s[name] / total if total > 0 else 0.0
+        return self._used_s.get(name, 0.0) / total if total > 0 else 0.0
 
     def is_beyond(self, name: str) -> bool:
         """Return whether a strategy used more than its floor."""
-        return self.used(name) > self._quotas[name].share + 1e-9
+        return self.used(name) > self.floor(name) + 1e-9
 
     def next(self, waiting: Iterable[str]) -> str:
         """Return whose turn it is: who is within its floor, then by priority, then who used least.
@@ -105,6 +111,6 @@ class Shares:
         return min(waiting, key=self._rank)
 
     def _rank(self, name: str) -> tuple[bool, int, float]:
-        quota = self._quotas[name]
+        quota = self._quotas.get(name, _NONE)
         used = self.used(name)
         return used > quota.share + 1e-9, -quota.priority, used / max(quota.share, 1e-6)

@@ -31,7 +31,7 @@ class Turns:
         self._call_soon = call_soon
         self._is_open = False
         self._began_s = self._ended_s = self._looked_s = now()
-        self._longest_s = self._last_s = self._busy_s = 0.0
+        self._last_s = self._busy_s = 0.0
 
     def begin(self) -> float:
         """Say that bytes arrived; return when they can have come at the earliest."""
@@ -48,12 +48,10 @@ class Turns:
         self._ended_s = self.now()
         self._last_s = self._ended_s - self._began_s
         self._busy_s += self._last_s
-        self._longest_s = max(self._longest_s, self._last_s)
 
-    def look(self) -> tuple[float, float]:
-        """Return the busy share, 0 to 1, and the longest turn in seconds, since the last look."""
+    def look(self) -> float:
+        """Return the busy share, 0 to 1, since the last look."""
         now = self.now()
         share = min(1.0, self._busy_s / max(now - self._looked_s, 1e-6))
-        longest_s = self._longest_s
-        self._looked_s, self._busy_s, self._longest_s = now, 0.0, 0.0
-        return share, longest_s
+        self._looked_s, self._busy_s = now, 0.0
+        return share

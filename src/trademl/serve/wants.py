@@ -156,7 +156,5 @@ def _choice(text: Mapping[str, str], name: str, known: Mapping[str, bool]) -> bo
     value = text.get(name, "").lower()
     if value not in known:
         expected = " or ".join(word for word in known if word)
-        raise RequestError(
-            400, f"X-Trademl-{name.title()} is {shown(value)}: expected {expected}"
-        )
+        raise RequestError(400, f"X-Trademl-{name.title()} is {shown(value)}: expected {expected}")
     return known[value]

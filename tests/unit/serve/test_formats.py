@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from trademl.serve.formats import format_response, negotiate, parse_request
 from trademl.serve.rows import MAX_ROWS, RequestError
+from trademl.serve.served import Scores
 
 CSV = "text/csv"
 JSON = "application/json"
@@ -223,8 +224,7 @@ def parsed_or_refused(content_type, body):
         return refusal
 
 
-SCORES = np.array([0.4, 0.75], np.float32)
-LABELS = np.array([0.0, 1.0], np.float32)
+SCORES = Scores(np.array([0.4, 0.75], np.float32), np.array([0.0, 1.0], np.float32))
 
 
 @pytest.mark.parametrize(
@@ -251,13 +251,13 @@ def test_accept_chooses_the_form_of_the_answer(accept, content_type):
 )
 def test_an_accept_that_nothing_matches_is_a_406(accept):
     with pytest.raises(RequestError, match="accept application/json, application/jsonl") as caught:
-        format_response(accept, SCORES, LABELS)
+        format_response(accept, SCORES)
 
     assert caught.value.status == 406
 
 
 def test_json_answers_in_linear_learners_words():
-    _, body = format_response(JSON, SCORES, LABELS)
+    _, body = format_response(JSON, SCORES)
 
     assert body == (
         b'{"predictions":[{"score":0.4,"predicted_label":0.0},{"score":0.75,"predicted_label":1.0}]}'
@@ -265,13 +265,13 @@ def test_json_answers_in_linear_learners_words():
 
 
 def test_json_lines_answer_one_line_per_row():
-    _, body = format_response(JSON_LINES, SCORES, LABELS)
+    _, body = format_response(JSON_LINES, SCORES)
 
     assert body == (b'{"score":0.4,"predicted_label":0.0}\n{"score":0.75,"predicted_label":1.0}')
 
 
 def test_recordio_answers_with_two_label_keys():
-    _, body = format_response(RECORDIO, SCORES[1:], LABELS[1:])
+    _, body = format_response(RECORDIO, SCORES.part(1, 2))
 
     score = bytes.fromhex("12110a0573636f7265120812060a040000403f")
     label = bytes.fromhex("121b0a0f") + b"predicted_label" + bytes.fromhex("120812060a040000803f")
@@ -282,7 +282,7 @@ def test_recordio_answers_with_two_label_keys():
 def test_a_note_goes_under_model_in_json_alone():
     note = {"id": "m", "status": "refused", "mode": "shadow", "reasons": ["recall 0.02"]}
 
-    assert orjson.loads(format_response(JSON, SCORES, LABELS, note)[1])["model"] == note
-    assert format_response(JSON_LINES, SCORES, LABELS, note) == format_response(
-        JSON_LINES, SCORES, LABELS
+    assert orjson.loads(format_response(JSON, SCORES, {"model": note})[1])["model"] == note
+    assert format_response(JSON_LINES, SCORES, {"model": note}) == format_response(
+        JSON_LINES, SCORES
     )

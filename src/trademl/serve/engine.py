@@ -1,0 +1,131 @@
+"""The strategies of one process, made ready before the first request, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from trademl.errors import ConfigError, ServeError
+from trademl.serve.batches import Batches
+from trademl.serve.handler import Handler
+from trademl.serve.live_strategy import LiveStrategy, Machine, TierChange
+from trademl.serve.metrics import CONTENT_TYPE, exposition
+from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
+from trademl.serve.multi_model import MultiModel
+from trademl.serve.served import ServedModel
+from trademl.serve.settings import ServerConfig
+from trademl.serve.shares import Quota, Shares
+from trademl.serve.strategies import ServedStrategy
+from trademl.serve.turns import Turns
+
+REVIEW_S = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Everything that lives as long as the server's event loop; make it there."""
+
+    def __init__(self, strategies: Sequence[ServedStrategy], config: ServerConfig) -> None:
+        names = [strategy.name for strategy in strategies]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"strategies {', '.join(names)}: expected each name once")
+        loop = asyncio.get_running_loop()
+        quotas = {strategy.name: strategy.quota for strategy in strategies}
+        self._config = config
+        self._executor = ThreadPoolExecutor(config.slots, "trademl-model")
+        self._shares = (Shares(quotas), Shares(quotas))
+        self._pool = ModelPool(config.memory_bytes, self._executor)
+        self._machine = Machine(
+            Turns(lambda call: loop.call_soon(call), loop.time),
+            self._pool,
+            Batches(loop, self._executor, config.slots, self._shares[0]),
+            self._shares[1],
+            on_change=_log_change,
+        )
+        self._asked = tuple(strategies)
+        self._live: dict[str, LiveStrategy] = {}
+
+    @property
+    def turns(self) -> Turns:
+        """The clock of the loop."""
+        return self._machine.turns
+
+    async def start(self) -> Handler:
+        """Load what must be in memory, and return what answers.
+
+        Raises
+        ------
+        StoreError, ServeError
+            If a model cannot be read, takes other columns than its ladder, or has no room.
+        """
+        named = {asked.name: await self._open(asked) for asked in self._asked}
+        self._live |= named
+        multi_model = None
+        if self._config.model_folder is not None:
+            multi_model = MultiModel(
+                self._config.model_folder, self._pool, self._open_loaded, self._close
+            )
+        return Handler(named, self._config, multi_model=multi_model, metrics=self._metrics)
+
+    async def review(self) -> None:
+        """Look at the load again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(REVIEW_S)
+            busy = self._machine.turns.look()
+            for strategy in self._live.values():
+                strategy.review(busy)
+
+    def close(self) -> None:
+        """Let go of the threads; what still waits for one is not computed."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _open(self, asked: ServedStrategy) -> LiveStrategy:
+        last = self._hold(asked.ladder[-1], is_pinned=True)
+        smallest = last.model or await self._pool.begin(last)
+        columns = smallest.model.schema_hash
+        ladder = [self._hold(entry, columns) for entry in asked.ladder[:-1]]
+        for held in ladder:
+            if held.model is not None and held.model.model.schema_hash != columns:
+                raise ServeError(
+                    f"{held.file.id} takes other columns than {smallest.id}: a ladder's models "
+                    "take the same"
+                )
+        return LiveStrategy(
+            asked.name, [*ladder, last], self._machine, asked.policy, asked.freshness
+        )
+
+    def _hold(
+        self, entry: ServedModel | ModelFile, columns: str = "", *, is_pinned: bool = False
+    ) -> Held:
+        if isinstance(entry, ModelFile):
+            return self._pool.add(replace(entry, schema_hash=columns), is_pinned=is_pinned)
+        held = self._pool.add(ModelFile(entry.id, ""), is_pinned=True)
+        held.model, held.row_s = entry, measure(entry)
+        return held
+
+    def _open_loaded(self, name: str, held: Held) -> LiveStrategy:
+        inside = _inside(name)
+        for shares in self._shares:
+            shares.add(inside, Quota())
+        self._live[inside] = LiveStrategy(inside, [held], self._machine)
+        return self._live[inside]
+
+    def _close(self, name: str) -> None:
+        del self._live[_inside(name)]
+        for shares in self._shares:
+            shares.remove(_inside(name))
+
+    def _metrics(self) -> tuple[str, bytes]:
+        return CONTENT_TYPE, exposition(list(self._live.values()), self._pool.used_bytes)
+
+
+def _inside(name: str) -> str:
+    return f"models/{name}"  # apart from strategies of the same name
+
+
+def _log_change(change: TierChange) -> None:
+    _log.warning("%s: tier %s -> %s, %s", change.strategy, change.old, change.new, change.reason)
