@@ -80,12 +80,13 @@ def serve(
     from trademl.serve.deployments import deployed_strategies
 
     with open_session(config, workspace, needs_file=not endpoint) as session:
-        serving = session.strategy.serving
+        strategy = session.strategy
         strategies = deployed_strategies(
-            endpoint or [serving.endpoint],
-            serving,
+            endpoint or [strategy.serving.endpoint],
             session.workspace.store,
             session.workspace.ledger,
+            policy=strategy.ladder,
+            freshness=strategy.freshness,
             smaller=smaller or (),
         )
     serve_until_stopped(

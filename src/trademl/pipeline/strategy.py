@@ -18,6 +18,8 @@ from trademl.ingest.sources import FeedConfig
 from trademl.market.costs import Costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
+from trademl.serve.freshness import Freshness
+from trademl.serve.ladder import LadderPolicy
 from trademl.train.search_space import parse_tuning_config
 from trademl.train.selection import SelectionFloors
 
@@ -46,6 +48,8 @@ class Strategy:
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     serving: ServingConfig = field(default_factory=ServingConfig)
+    ladder: LadderPolicy = field(default_factory=LadderPolicy)
+    freshness: Freshness = field(default_factory=Freshness)
     aws: AwsConfig = field(default_factory=AwsConfig)
     tuning: Mapping[str, Any] = field(default_factory=dict)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import select
 
 from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger, tables
+from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.model_pool import ModelFile
 from trademl.serve.served import Mode, ServedModel, served
 from trademl.serve.strategies import ServedStrategy
-from trademl.serve.wants import Freshness
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.jobs import MODEL_FILE
@@ -32,16 +32,10 @@ class ServingConfig:
         Name under which models replace each other.
     shadow_refused : bool
         Deploy the best refused model in shadow mode where every trial was refused.
-    ladder : LadderPolicy
-        When smaller models, kept answers and none at all take over, and how long one may take.
-    freshness : Freshness
-        Which input is too stale to decide on.
     """
 
     endpoint: str = "default"
     shadow_refused: bool = False
-    ladder: LadderPolicy = field(default_factory=LadderPolicy)
-    freshness: Freshness = field(default_factory=Freshness)
 
 
 def deploy(
@@ -115,10 +109,11 @@ def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedM
 
 def deployed_strategies(
     endpoints: Sequence[str],
-    serving: ServingConfig,
     store: ArtifactStore,
     ledger: Ledger,
     *,
+    policy: LadderPolicy,
+    freshness: Freshness,
     smaller: Sequence[str] = (),
 ) -> tuple[ServedStrategy, ...]:
     """Return what a server needs to answer for endpoints: a strategy of each, in their order.
@@ -144,9 +139,7 @@ def deployed_strategies(
     for endpoint in endpoints:
         first = served_model(current_deployment(endpoint, ledger), store)
         rest = [_file(store.newest("model", name), first.mode, store, ledger) for name in smaller]
-        strategies.append(
-            ServedStrategy(endpoint, (first, *rest), serving.ladder, serving.freshness)
-        )
+        strategies.append(ServedStrategy(endpoint, (first, *rest), policy, freshness))
     return tuple(strategies)
 
 

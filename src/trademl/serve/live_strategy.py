@@ -20,6 +20,7 @@ from trademl.serve.answer_cache import AnswerCache
 from trademl.serve.batches import Batches, Job, Lane
 from trademl.serve.counters import StrategyCounters
 from trademl.serve.formats import negotiate, parse_request
+from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import (
     LONGEST_S,
     Choice,
@@ -38,7 +39,7 @@ from trademl.serve.rows import RequestError, shown
 from trademl.serve.served import Scores, ServedModel
 from trademl.serve.shares import Shares
 from trademl.serve.turns import Turns
-from trademl.serve.wants import Freshness, Wants, read_wants
+from trademl.serve.wants import Wants, read_wants
 
 INLINE_S = 0.0002  # handing a batch to a thread and back takes about as long
 FALLBACK_S = 0.002  # before the deadline, in which a lower tier can still answer

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trademl.errors import ConfigError
+from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.model_pool import ModelFile
 from trademl.serve.served import ServedModel
 from trademl.serve.shares import Quota
-from trademl.serve.wants import Freshness
 
 
 @dataclass(frozen=True)

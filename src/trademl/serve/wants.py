@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trademl.errors import ConfigError
+from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LONGEST_S
 from trademl.serve.rows import RequestError, shown
 
@@ -29,30 +29,6 @@ _NAMES = (
 HEADERS = frozenset(_PREFIX + name for name in _NAMES)
 _SOUND = ("", "0", "ok")
 _NS_PER_S = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class Freshness:
-    """Which input is too stale to decide on.
-
-    Parameters
-    ----------
-    max_feature_age_s : float
-        Oldest ``X-Trademl-Feature-Time-Ns``; 0 allows any age.
-    max_spread : float
-        Widest ``X-Trademl-Spread``, in quote currency; 0 allows any.
-    needs_feature_time : bool
-        Abstain where the caller does not say how old its features are.
-    """
-
-    max_feature_age_s: float = 0.0
-    max_spread: float = 0.0
-    needs_feature_time: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("max_feature_age_s", "max_spread"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: expected 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
