@@ -59,9 +59,17 @@ class Lane:
     n_running: int = 0
     longest_wait_s: float = 0.0
 
-    def wait_s(self, n_slots: float) -> float:
-        """Return how long a request that comes now would wait, if it had ``n_slots`` threads."""
-        return (self.n_rows + self.n_running / 2) * self.row_s / n_slots
+    def wait_s(self, n_slots: float, now_s: float) -> float:
+        """Return how long a request that comes now would wait, if it had ``n_slots`` threads.
+
+        No less than the oldest in the queue waits already: a model that hangs has no average.
+        """
+        expected_s = (self.n_rows + self.n_running / 2) * self.row_s / n_slots
+        return max(expected_s, self.stuck_s(now_s))
+
+    def stuck_s(self, now_s: float) -> float:
+        """Return how long the oldest in the queue has been waiting."""
+        return now_s - self.jobs[0].queued_at_s if self.jobs else 0.0
 
     def take(self) -> list[Job]:
         """Remove and return the jobs of the next batch; those given up meanwhile are dropped."""

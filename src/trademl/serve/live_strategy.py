@@ -42,7 +42,8 @@ from trademl.serve.turns import Turns
 from trademl.serve.wants import Wants, read_wants
 
 INLINE_S = 0.0002  # handing a batch to a thread and back takes about as long
-FALLBACK_S = 0.002  # before the deadline, in which a lower tier can still answer
+LEAST_S = 0.002  # before the deadline, in which a request can still be read and answered
+FALLBACK_S = 0.01  # before it, when a lower tier takes over: two turns of Python's threads
 _SMOOTHING_S = 0.5
 _FEWEST = 5  # answers in a look, below which shares say nothing
 _ENCODED = (b"", b"identity")
@@ -150,7 +151,7 @@ class LiveStrategy:
         patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
         deadline_s = request.arrived_s + patience_s
         waited_s = now_s - request.arrived_s
-        if deadline_s - now_s <= min(FALLBACK_S, patience_s / 2) or (
+        if deadline_s - now_s <= min(LEAST_S, patience_s / 2) or (
             waited_s > self._patience_s and self._machine.loop_shares.is_crowding(self.name)
         ):
             return self._abstain(request, wants, "the server is too busy to read it in time")
@@ -215,7 +216,7 @@ class LiveStrategy:
             return Rung(0.0, held.row_s * len(question.features_ND))
         lane = self._lane(held)
         n_slots = self._machine.batches.slots_of(self.name)
-        return Rung(lane.wait_s(n_slots), lane.row_s * len(question.features_ND))
+        return Rung(lane.wait_s(n_slots, self._turns.now()), lane.row_s * len(question.features_ND))
 
     def _compute(
         self, question: _Question, held: Held, choice: Choice
@@ -284,8 +285,9 @@ class LiveStrategy:
         lane, job = self._job(question, held)
         answered = question.answered or loop.create_future()
         question.answered = answered
-        left_s = question.deadline_s - self._turns.now() - FALLBACK_S
-        timer = loop.call_later(max(0.0, left_s), self._give_up, question, choice, job)
+        left_s = max(0.0, question.deadline_s - self._turns.now())
+        until_s = left_s - min(FALLBACK_S, left_s / 2)
+        timer = loop.call_later(until_s, self._give_up, question, choice, job)
 
         def finish(done: asyncio.Future[Scores]) -> None:
             timer.cancel()
@@ -396,9 +398,13 @@ class LiveStrategy:
             return loop_busy, 0.0
         lane = self._lane(held)
         n_slots = self._machine.batches.slots_of(self.name)
-        waited_s = max(lane.longest_wait_s, lane.wait_s(n_slots))
+        now_s = self._turns.now()
+        waited_s = max(lane.longest_wait_s, lane.wait_s(n_slots, now_s))
         lane.longest_wait_s = 0.0
-        return self._row_rate * lane.row_s / n_slots, waited_s
+        busy = self._row_rate * lane.row_s / n_slots
+        if lane.stuck_s(now_s) > self._patience_s:
+            busy = max(busy, 1.0)  # whatever the average says
+        return busy, waited_s
 
 
 class _Seen(NamedTuple):
