@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from trademl.errors import ConfigError
+from trademl.errors import ConfigError, ServeError
+from trademl.serve.client import predict, read_token
 from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig
 
 PREDICT, ADMIN = "predict-token-0001", "admin-token-000001"
@@ -72,6 +73,25 @@ def test_health_needs_no_token(server):
 def test_a_token_may_predict_and_read(server, token):
     assert status(server, "POST", "/invocations", f"Bearer {token}") == 200
     assert status(server, "GET", "/metrics", f"bearer {token}") == 200
+
+
+def test_the_client_says_its_token(server):
+    row_ND = np.ones((1, 1), np.float32)
+
+    assert predict(server.url, row_ND, token=PREDICT).score_N == [1.0]
+    with pytest.raises(ServeError, match="answered 401: a token is needed"):
+        predict(server.url, row_ND)
+
+
+def test_a_token_is_read_from_its_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(f"{PREDICT}\n")
+    assert read_token(path) == PREDICT
+
+    for text in ("", f"predict {PREDICT}\n", f"{PREDICT}\r\n{ADMIN}"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="holds no single token"):
+            read_token(path)
 
 
 def test_only_an_admin_may_change_what_is_held(server):

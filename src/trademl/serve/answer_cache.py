@@ -67,10 +67,3 @@ class AnswerCache:
         self._kept.move_to_end(key)
         if len(self._kept) > self._entries:
             self._kept.popitem(last=False)
-
-    def forget(self) -> None:
-        """Let go of everything."""
-        self._kept.clear()
-
-    def __len__(self) -> int:
-        return len(self._kept)

@@ -9,6 +9,7 @@ import http.client
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,10 +17,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trademl.errors import DataError, ServeError
+from trademl.errors import ConfigError, DataError, ServeError
 from trademl.etl.recordio import decode_predictions, encode_records
 from trademl.ports import Progress, Silent
 from trademl.serve.formats import CSV, JSON, JSON_LINES, RECORDIO
+from trademl.serve.ladder import LONGEST_S
 from trademl.serve.settings import MIB
 
 MAX_REQUEST_BYTES = 6 * MIB
@@ -61,6 +63,7 @@ def predict(
     accept: str = JSON,
     batch_rows: int = 500,
     timeout_s: float = 60.0,
+    token: str = "",
     progress: Progress | None = None,
 ) -> Predictions:
     """Return the server's predictions for all rows, asked in requests of at most 6 MiB.
@@ -77,6 +80,8 @@ def predict(
         Most rows in one request.
     timeout_s : float
         Longest wait for one answer.
+    token : str
+        What the server knows the caller by, where it wants that.
     progress : Progress, optional
         Told of rows done.
 
@@ -93,9 +98,17 @@ def predict(
     progress.step("predict", f"{len(features_ND)} rows at {url}")
     answers: list[Predictions] = []
     done = 0
+    headers = {
+        "Content-Type": content_type,
+        "Accept": accept,
+        "X-Trademl-Deadline-Ms": f"{min(timeout_s, LONGEST_S) * 1000:.0f}",
+        "X-Trademl-On-Abstain": "error",
+    }
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     with closing(_Session(url, timeout_s)) as session:
         for n_rows, body in _requests(features_ND, content_type, batch_rows):
-            answers.append(_ask(session, body, n_rows, content_type, accept))
+            answers.append(_ask(session, body, n_rows, headers))
             done += n_rows
             progress.advance(done, len(features_ND))
     progress.done(f"{done} rows")
@@ -112,6 +125,23 @@ def ping(url: str, *, timeout_s: float = 2.0) -> None:
     """
     with closing(_Session(url, timeout_s)) as session:
         session.request("GET", "/ping")
+
+
+def read_token(path: Path) -> str:
+    """Return the token that a file holds, alone.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or holds something else.
+    """
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: the token cannot be read: {error}") from error
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigError(f"{path} holds no single token: expected one line without spaces")
+    return token
 
 
 class _Session:
@@ -211,11 +241,8 @@ def _encoded(features_ND: Floats, content_type: str) -> bytes:
     raise ServeError(f"cannot write {content_type!r}: expected one of {', '.join(_FORMS)}")
 
 
-def _ask(
-    session: _Session, body: bytes, n_rows: int, content_type: str, accept: str
-) -> Predictions:
-    forms = {"Content-Type": content_type, "Accept": accept}
-    headers, answer = session.request("POST", "/invocations", body, **forms)
+def _ask(session: _Session, body: bytes, n_rows: int, asked: dict[str, str]) -> Predictions:
+    headers, answer = session.request("POST", "/invocations", body, **asked)
     try:
         score_N, label_N = _decoded(answer, headers.get_content_type())
     except (DataError, KeyError, TypeError, ValueError) as error:
