@@ -15,6 +15,7 @@ import pytest
 
 from running import one_line
 from trademl import load_model, load_split, read_recordio
+from trademl.serve.client import ping
 from trademl.store.artifacts import ArtifactStore
 
 
@@ -173,6 +174,29 @@ def test_serve_answers_and_predict_prints_what_the_model_scores(
     assert answers["id"] == steps["select"]["id"]
     assert answers["status"] == steps["select"]["status"] == "refused"
     assert answers["reasons"]
+
+
+def test_a_ladder_and_models_over_http_are_served_from_the_command_line(
+    steps, workspace, project, tmp_path
+):
+    model = steps["select"]["id"]
+    folder = workspace / "artifacts" / "model" / model
+    command = [sys.executable, "-m", "trademl", "serve", "--port", "0"]
+    for words, said in (
+        (["--smaller", model, "--workspace", str(workspace)], f"{model} (shadow, refused, 1 small"),
+        (["--models", str(folder)], f"serving {folder} at http"),
+    ):
+        server = subprocess.Popen(
+            [*command, *words], cwd=project, stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert server.stderr is not None
+            line = server.stderr.readline()
+            assert said in line
+            ping(line.split()[-1])
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(40) == 0
 
 
 def test_predict_without_a_server_is_one_line(trademl, tmp_path):

@@ -9,7 +9,9 @@ Shape letters: N rows, D feature columns.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -94,6 +96,8 @@ class Batches:
         Batches computed at once.
     shares : Shares
         Whose turn it is.
+    now : callable
+        Seconds that only grow; the loop's own clock counts whole milliseconds.
     """
 
     def __init__(
@@ -102,15 +106,16 @@ class Batches:
         executor: Executor,
         n_slots: int,
         shares: Shares,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loop, self._executor = loop, executor
+        self._loop, self._executor, self._now = loop, executor, now
         self.n_slots, self.shares = n_slots, shares
         self._free = n_slots
         self._lanes: dict[str, deque[Lane]] = {}
 
     def submit(self, lane: Lane, features_ND: NDArray[np.float32]) -> Job:
         """Queue rows for a lane's model; see `Job.give_up`."""
-        job = Job(features_ND, self._loop.create_future(), self._loop.time())
+        job = Job(features_ND, self._loop.create_future(), self._now())
         if not lane.jobs:
             self._lanes.setdefault(lane.strategy, deque()).append(lane)
         lane.jobs.append(job)
@@ -135,7 +140,7 @@ class Batches:
                 self._run(lane, batch)
 
     def _run(self, lane: Lane, batch: list[Job]) -> None:
-        began_s = self._loop.time()
+        began_s = self._now()
         for job in batch:
             job.began_at_s = began_s
         lane.longest_wait_s = max(lane.longest_wait_s, began_s - batch[0].queued_at_s)
@@ -149,7 +154,7 @@ class Batches:
         self, lane: Lane, batch: list[Job], began_s: float, done: asyncio.Future[Scores]
     ) -> None:
         self._free += 1
-        seconds = self._loop.time() - began_s
+        seconds = self._now() - began_s
         n = sum(len(job.features_ND) for job in batch)
         lane.n_running -= n
         lane.row_s += _NEWEST * (seconds / n - lane.row_s)

@@ -40,7 +40,7 @@ class Engine:
         self._shares = (Shares(quotas), Shares(quotas))
         self._pool = ModelPool(config.memory_bytes, self._executor)
         self._machine = Machine(
-            Turns(lambda call: loop.call_soon(call), loop.time),
+            Turns(loop.call_soon),
             self._pool,
             Batches(loop, self._executor, config.slots, self._shares[0]),
             self._shares[1],
