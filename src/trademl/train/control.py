@@ -83,7 +83,7 @@ def solve(
     threads: Threads,
     *,
     tolerance: float = 1e-4,
-    most_steps: int = 200,
+    most_steps: int = 1000,
 ) -> tuple[Floats, float]:
     """Return the weights at the optimum, float64 of shape (P,), and the mean loss of the rows.
 
