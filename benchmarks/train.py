@@ -51,9 +51,9 @@ BENCHMARK = Benchmark(
     peers=("sklearn",),
     does_not_show=(
         "Rows are in memory and normalised before the clock starts, for every side.",
-        "torch trains one model per pass with Adam, L1 and L2; slices are of rows shuffled once. 32 "
-        "models one after another are taken as 32 times one. The DataLoader reads a tenth of the "
-        "rows, scaled.",
+        "torch trains one model per pass with Adam, L1 and L2; slices are of rows shuffled once. "
+        "32 models one after another are taken as 32 times one. The DataLoader reads a tenth of "
+        "the rows, scaled.",
         "The limit is torch's X @ W and X.T @ R of 32 models on batches of 1000 alone: no loss, no "
         "step.",
         "Against SGDClassifier (elastic net) both sides have the best of four rates, found before "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from trademl.errors import ConfigError, StoreError, require_extra
@@ -139,7 +139,8 @@ def select_model(
         validation = load_split(dataset, "validation")
         with store.create(identity, parents=[study.id, dataset.id], parameters=parameters) as draft:
             selection = select(read_trials(study), validation, floors, seed=seed)
-            save_model(selection.model(), draft.path / MODEL_FILE)
+            chosen = replace(selection.model(), parents=(study.id, dataset.id))
+            save_model(chosen, draft.path / MODEL_FILE)
             draft.metrics.update(_verdict(selection))
         model = store.get(identity)
     _record_model(model, study, dataset, ledger)
