@@ -41,9 +41,12 @@ if TYPE_CHECKING:
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
+    from trademl.train.control import fit_control
     from trademl.train.evaluations import evaluate_model
+    from trademl.train.hyperparameters import LinearLearnerParameters
     from trademl.train.jobs import select_model, train_dataset, tune_dataset
-    from trademl.train.model import load_model
+    from trademl.train.linear_learner import fit, fit_together
+    from trademl.train.model import save_model
 
 _HOME = {
     "AwsConfig": "aws.settings",
@@ -52,6 +55,7 @@ _HOME = {
     "FeatureRecipe": "etl.recipe",
     "Fold": "etl.folds",
     "Ledger": "ledger",
+    "LinearLearnerParameters": "train.hyperparameters",
     "Orders": "market.orders",
     "Quotes": "market.quotes",
     "Settings": "config",
@@ -68,6 +72,9 @@ _HOME = {
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
+    "fit": "train.linear_learner",
+    "fit_control": "train.control",
+    "fit_together": "train.linear_learner",
     "launch_torchrun": "aws.torchrun",
     "load_model": "aws.model_files",
     "load_settings": "config",
@@ -80,6 +87,7 @@ _HOME = {
     "refresh_prices": "aws.prices",
     "replay": "ingest.replay",
     "run": "pipeline.run",
+    "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",

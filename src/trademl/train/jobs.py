@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from trademl.train.model import save_model
 from trademl.train.parents import find_parents
 from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
-from trademl.train.studies import read_trials, search_metrics, study_metrics
+from trademl.train.studies import read_trials, search_metrics, study_metrics, write_times
 
 MODEL_FILE = "model.tar.gz"
 
@@ -82,6 +82,7 @@ def tune_dataset(
                 parents=parents,
             )
             draft.metrics.update(search_metrics(search, config, parents, study_id=identity))
+            write_times(search, draft.path)
         study = store.get(identity)
     else:
         progress.step("tune")
@@ -153,7 +154,8 @@ def select_model(
         validation = load_split(dataset, "validation")
         with store.create(identity, parents=[study.id, dataset.id], parameters=parameters) as draft:
             selection = select(read_trials(study), validation, floors, seed=seed)
-            save_model(selection.model(), draft.path / MODEL_FILE)
+            chosen = replace(selection.model(), parents=(study.id, dataset.id))
+            save_model(chosen, draft.path / MODEL_FILE)
             draft.metrics.update(_verdict(selection))
         model = store.get(identity)
     _record_model(model, study, dataset, ledger)
