@@ -10,9 +10,9 @@ from trademl.etl.build import Engine, write_dataset
 from trademl.etl.labels import Labelling, LabelSource
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
-from trademl.ingest.batch import read_batch_files
+from trademl.ingest.batch import OrderStream, open_batch_files
 from trademl.ingest.csv_columns import has_header
-from trademl.ingest.original_files import read_original_batch
+from trademl.ingest.original_files import open_original_files
 from trademl.market.costs import Costs
 from trademl.market.health import HealthConfig, flag_delays
 from trademl.ports import Progress, Silent
@@ -81,16 +81,17 @@ def build_features_from_files(
                 "folder, or delete it"
             )
         return kept
+    orders: OrderStream
     if is_original:
-        batch = read_original_batch(prices, transactions, time_limit_s=time_limit_s)
-        batch = replace(batch, quotes=flag_delays(batch.quotes, health.max_delay_s))
+        found = open_original_files(prices, transactions, time_limit_s=time_limit_s)
+        orders = replace(found, quotes=flag_delays(found.quotes, health.max_delay_s))
     else:
-        batch = read_batch_files(prices, transactions)
+        orders = open_batch_files(prices, transactions)
     with create_at(out, identity, parents=[], parameters=parameters) as draft:
         draft.metrics.update(
             write_dataset(
                 draft.path,
-                batch,
+                orders,
                 recipe,
                 split,
                 labelling,

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.ingest.csv_columns import CsvColumns, read_columns
+from trademl.ingest.csv_columns import CsvColumns, LastOf, read_blocks
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.store.artifacts import Artifact
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 TRANSACTIONS = "transactions.csv"
 PRICES = "prices.csv"
+ORDERS_AT_ONCE = 1 << 18
+
+Columns = TypeVar("Columns", Quotes, Orders, Transactions)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,54 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.order_id)
+
+    def take(self, rows: slice) -> Batch:
+        """Return the chosen orders, with all the quotes."""
+        label_N = self.recorded_label_N
+        return replace(
+            self,
+            orders=self.orders.take(rows),
+            transactions=self.transactions.take(rows),
+            order_id=self.order_id[rows],
+            recorded_label_N=None if label_N is None else label_N[rows],
+        )
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the orders some at a time, in order."""
+        for start in range(0, max(len(self), 1), ORDERS_AT_ONCE):
+            yield self.take(slice(start, start + ORDERS_AT_ONCE))
+
+
+class OrderStream(Protocol):
+    """Quotes of one recording, and orders on them that may be more than memory holds."""
+
+    @property
+    def quotes(self) -> Quotes:
+        """The recording."""
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the orders some at a time, in order of decision, each time with all the quotes."""
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """A batch whose quotes are read, and whose orders are read piece by piece when asked for."""
+
+    quotes: Quotes
+    first_seq: int
+    transactions: Path
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the orders some at a time, in order.
+
+        Raises
+        ------
+        DataError
+            If a line cannot be used: names file, line and column.
+        """
+        after = LastOf()
+        for rows in read_blocks(self.transactions):
+            yield _batch(rows, self.quotes, self.first_seq, after)
 
 
 def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) -> None:
@@ -103,6 +155,17 @@ def read_batch(batch: Artifact) -> Batch:
     return read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
 
 
+def open_batch(batch: Artifact) -> BatchFiles:
+    """Read a batch's quotes; its orders are read when they are asked for.
+
+    Raises
+    ------
+    DataError
+        If the file of prices is damaged.
+    """
+    return open_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+
+
 def read_batch_files(prices: Path, transactions: Path) -> Batch:
     """Read a batch from its two files, wherever they lie.
 
@@ -111,19 +174,51 @@ def read_batch_files(prices: Path, transactions: Path) -> Batch:
     DataError
         If a file is not as `write_batch` makes it: names file, line and column.
     """
-    columns = read_columns(prices)
-    seq = columns.integers("seq")
-    columns.expect(seq == seq[0] + np.arange(len(seq)), "seq", "one more than on the line before")
-    quotes = _quotes(columns)
-    rows = read_columns(transactions)
+    files = open_batch_files(prices, transactions)
+    return whole_batch(files.quotes, files.blocks())
+
+
+def whole_batch(quotes: Quotes, blocks: Iterator[Batch]) -> Batch:
+    """Return the orders of all blocks, of which each has recorded labels, as one batch."""
+    held = list(blocks)
+    return Batch(
+        quotes,
+        joined(Orders, [block.orders for block in held]),
+        joined(Transactions, [block.transactions for block in held]),
+        np.concatenate([block.order_id for block in held]),
+        np.concatenate([label_N for b in held if (label_N := b.recorded_label_N) is not None]),
+    )
+
+
+def open_batch_files(prices: Path, transactions: Path) -> BatchFiles:
+    """Read the quotes of a batch from its two files; its orders are read when they are asked for.
+
+    Raises
+    ------
+    DataError
+        If the file of prices is not as `write_batch` makes it: names file, line and column.
+    """
+    pieces: list[Quotes] = []
+    first_seq, n_quotes, after = 0, 0, LastOf()
+    for rows in read_blocks(prices):
+        seq = rows.integers("seq")
+        first_seq = first_seq if pieces else int(seq[0])
+        expected = first_seq + n_quotes + np.arange(len(seq))
+        rows.expect(seq == expected, "seq", "one more than on the line before")
+        n_quotes += len(seq)
+        pieces.append(_quotes(rows, after))
+    return BatchFiles(joined_quotes(pieces), first_seq, transactions)
+
+
+def _batch(rows: CsvColumns, quotes: Quotes, first_seq: int, after: LastOf) -> Batch:
     reason = rows.codes("exit_reason", {r.name.lower(): r.value for r in ExitReason})
     is_open = reason == ExitReason.CENSORED
     decided, entry, leave = (
-        _quote_index(rows, f"{name}_seq", int(seq[0]), len(quotes), is_open & (name == "exit"))
+        _quote_index(rows, f"{name}_seq", first_seq, len(quotes), is_open & (name == "exit"))
         for name in ("decided", "entry", "exit")
     )
     orders = Orders(
-        rows.ordered("decided_seq", decided),
+        rows.ordered("decided_seq", decided, after=after),
         rows.codes("side", {side.name.lower(): side.value for side in Side}),
         rows.positive("take_profit"),
         rows.positive("stop_loss"),
@@ -132,45 +227,49 @@ def read_batch_files(prices: Path, transactions: Path) -> Batch:
     number = {n: rows.numbers(n, is_optional=True) for n in ("exit_price", "fees", "pnl", "label")}
     for name in number:
         rows.expect(~np.isnan(number[name]) | is_open, name, "a number")
-    return Batch(
-        quotes,
-        orders,
-        Transactions(
-            entry,
-            rows.positive("entry_price"),
-            leave,
-            number["exit_price"],
-            reason,
-            number["fees"],
-            number["pnl"],
-        ),
-        rows.integers("id"),
-        number["label"].astype(np.float32),
+    done = Transactions(
+        entry,
+        rows.positive("entry_price"),
+        leave,
+        number["exit_price"],
+        reason,
+        number["fees"],
+        number["pnl"],
     )
+    label_N = number["label"].astype(np.float32)
+    return Batch(quotes, orders, done, rows.integers("id"), label_N)
 
 
-def _quotes(columns: CsvColumns) -> Quotes:
+def _quotes(columns: CsvColumns, after: LastOf) -> Quotes:
     bid, ask, mid_open, high, low = (
         columns.numbers(name, is_optional=True)
         for name in ("bid", "ask", "mid_open", "high", "low")
     )
-    ts_event = columns.ordered("ts_event", columns.integers("ts_event"))
+    ts_event = columns.ordered("ts_event", columns.integers("ts_event"), after=after)
     flags = columns.integers("flags").astype(np.uint8)
     state, delay_s = (
         columns.words("market_state"),
         columns.numbers("market_delay_s", is_optional=True),
     )
-    return Quotes(
-        ts_event,
-        bid,
-        ask,
-        mid_open,
-        high,
-        low,
-        flags,
-        state if any(word is not None for word in state) else None,
-        None if np.isnan(delay_s).all() else delay_s,
-    )
+    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+
+
+def joined_quotes(pieces: list[Quotes]) -> Quotes:
+    """Return one recording; what no quote of it says is None."""
+    quotes = joined(Quotes, pieces)
+    state, delay_s = quotes.market_state, quotes.market_delay_s
+    if state is not None and all(word is None for word in state):
+        state = None
+    if delay_s is not None and np.isnan(delay_s).all():
+        delay_s = None
+    return replace(quotes, market_state=state, market_delay_s=delay_s)
+
+
+def joined(kind: type[Columns], pieces: list[Columns]) -> Columns:
+    """Return one object of arrays laid end to end, and empty the list, column by column."""
+    columns = {f.name: [getattr(p, f.name) for p in pieces] for f in fields(kind)}
+    pieces.clear()
+    return kind(**{name: np.concatenate(columns.pop(name)) for name in list(columns)})
 
 
 def _quote_index(
