@@ -26,7 +26,10 @@ app = typer.Typer(
 )
 
 
-Dataset = Annotated[str | None, typer.Argument(help="Id of a dataset; the newest by default.")]
+Dataset = Annotated[
+    str | None,
+    typer.Argument(help="Id of a dataset, or the folder of one; the newest by default."),
+]
 
 
 @app.command("build")
@@ -175,13 +178,17 @@ def verify(
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Prove a dataset free of look-ahead; a dataset that fails cannot be deployed."""
+    """Prove a dataset free of look-ahead; a dataset that fails cannot be deployed.
+
+    The dataset of a folder is taken into the workspace, where the evidence is kept.
+    """
     from trademl.errors import DataError
+    from trademl.etl.adopt import open_dataset
     from trademl.etl.verify import verify_dataset
 
     with open_session(None, workspace, needs_file=False) as session, session.workspace.lock():
         store = session.workspace.store
-        chosen = store.newest("dataset", dataset)
+        chosen = open_dataset(dataset, store, session.workspace.ledger)
         session.progress.step("verify")
         proof = verify_dataset(
             chosen,
@@ -209,9 +216,8 @@ def inspect(
     """Show what is in a dataset: rows, balance, overlap of labels, what was left out."""
     from trademl.etl.summary import inspect_dataset
 
-    with open_session(None, workspace, needs_file=False) as session:
-        chosen = session.workspace.store.newest("dataset", dataset)
-        facts = inspect_dataset(chosen)
+    chosen = _chosen(dataset, workspace)
+    facts = inspect_dataset(chosen)
     lines = [f"{chosen.id}: {facts['n_orders']} orders, {facts['feature_dim']} columns"]
     lines += [
         f"  {name:<10} {s['rows']} rows, {s['label_rate']:.1%} earned money, mean PnL "
@@ -225,6 +231,15 @@ def inspect(
     lines.append("  left out: " + _dropped(facts["dropped"]))
     lines += ["  " + ", ".join(f"{k} {v:g}" for k, v in row.items()) for row in facts["first_rows"]]
     emit({"id": chosen.id, **facts}, as_json=json, lines=lines)
+
+
+def _chosen(dataset: str | None, workspace: Path | None) -> Artifact:
+    from trademl.etl.adopt import dataset_at
+
+    if dataset is not None and Path(dataset).is_dir():
+        return dataset_at(Path(dataset))
+    with open_session(None, workspace, needs_file=False) as session:
+        return session.workspace.store.newest("dataset", dataset)
 
 
 def _engine(name: EngineName, table_format: Format) -> Engine:

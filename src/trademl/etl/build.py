@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -101,7 +102,7 @@ class LocalEngine:
             writer = {
                 name: files.enter_context(
                     table_writer(
-                        job.folder / f"{name}.{self.table_format}", columns, write_behind=True
+                        job.folder / f"{name}.{self.table_format}", columns, n_workers=workers()
                     )
                 )
                 for name in SPLITS
@@ -168,7 +169,7 @@ def build_features(
                 )
             )
         dataset = store.get(identity)
-    _record(dataset, batch, ledger)
+    record_dataset(dataset, batch, ledger)
     return dataset
 
 
@@ -234,16 +235,26 @@ def _write_splits(
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Write features and labels as RecordIO block by block: the matrix is never held."""
-    with RecordWriter(path, source.feature_dim, with_label=True, write_behind=True) as writer:
+    with RecordWriter(path, source.feature_dim, with_label=True, n_workers=workers()) as writer:
         append_rows(writer, source, label_N)
 
 
 def append_rows(writer: BlockWriter, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Append features and labels to a file of rows, block by block."""
-    for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
-        source.fill(features_ND, start)
-        if out_label_N is not None:
-            out_label_N[:] = label_N[start:stop]
+
+    def put(
+        start: int, stop: int, features_BD: NDArray[np.float32], label_B: NDArray[np.float32] | None
+    ) -> None:
+        source.fill(features_BD, start)
+        if label_B is not None:
+            label_B[:] = label_N[start:stop]
+
+    writer.fill(len(source), put)
+
+
+def workers() -> int:
+    """Return how many threads make rows: more than a few only wait for each other's writes."""
+    return min(len(os.sched_getaffinity(0)), 4)
 
 
 def _write_labels(path: Path, found: ExaminedOrders, fate_N: NDArray[np.int8]) -> None:
@@ -336,7 +347,8 @@ def _split_facts(
     }
 
 
-def _record(dataset: Artifact, batch: Artifact, ledger: Ledger) -> None:
+def record_dataset(dataset: Artifact, batch: Artifact, ledger: Ledger) -> None:
+    """Write a dataset's row into the ledger."""
     facts = dict(dataset.metrics)
     rows = {name: facts["splits"][name]["rows"] for name in SPLITS}
     ledger.record(

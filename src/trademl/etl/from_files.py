@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from trademl.errors import DataError, StoreError
 from trademl.etl.build import Engine, write_dataset
@@ -12,6 +13,7 @@ from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
 from trademl.ingest.batch import OrderStream, open_batch_files
 from trademl.ingest.csv_columns import has_header
+from trademl.ingest.imported import imported_batch_id
 from trademl.ingest.original_files import open_original_files
 from trademl.market.costs import Costs
 from trademl.market.health import HealthConfig, flag_delays
@@ -64,7 +66,7 @@ def build_features_from_files(
     source: LabelSource = labels or ("recomputed" if is_original else "recorded")
     labelling = Labelling(source, costs)
     inputs = {"prices": digest_file(prices), "transactions": digest_file(transactions)}
-    parameters = {
+    parameters: dict[str, Any] = {
         "features": asdict(recipe),
         "split": asdict(split),
         "labels": asdict(labelling),
@@ -87,7 +89,14 @@ def build_features_from_files(
         orders = replace(found, quotes=flag_delays(found.quotes, health.max_delay_s))
     else:
         orders = open_batch_files(prices, transactions)
-    with create_at(out, identity, parents=[], parameters=parameters) as draft:
+    batch_id = imported_batch_id(
+        inputs,
+        time_limit_s=parameters["time_limit_s"],
+        max_delay_s=health.max_delay_s,
+    )
+    sources = {"prices": str(prices.resolve()), "transactions": str(transactions.resolve())}
+    with create_at(out, identity, parents=[batch_id], parameters=parameters) as draft:
+        draft.metrics["sources"] = sources
         draft.metrics.update(
             write_dataset(
                 draft.path,

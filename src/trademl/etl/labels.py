@@ -124,9 +124,7 @@ def label_batch(batch: Batch, labelling: Labelling) -> Labels:
     quote of the recording and never is a label.
     """
     again = settle(batch.quotes, batch.orders, labelling.costs)
-    recorded_N = batch.recorded_label_N
-    if recorded_N is None:
-        recorded_N = batch.transactions.label
+    recorded_N = batch.recorded_labels
     if labelling.source == "recomputed":
         done, label_N = again, again.label
         known_ns_N = _exit_ns(batch.quotes, done)

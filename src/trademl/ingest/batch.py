@@ -43,6 +43,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.order_id)
 
+    @property
+    def recorded_labels(self) -> NDArray[np.float32]:
+        """The labels that were recorded; NaN where none was."""
+        given_N = self.recorded_label_N
+        return self.transactions.label if given_N is None else given_N
+
     def take(self, rows: slice) -> Batch:
         """Return the chosen orders, with all the quotes."""
         label_N = self.recorded_label_N
@@ -52,6 +58,15 @@ class Batch:
             transactions=self.transactions.take(rows),
             order_id=self.order_id[rows],
             recorded_label_N=None if label_N is None else label_N[rows],
+        )
+
+    def cut(self, start: int, stop: int) -> Batch:
+        """Return the orders on quotes ``start`` to ``stop`` (exclusive), where they all happen."""
+        return replace(
+            self,
+            quotes=self.quotes.slice(start, stop),
+            orders=self.orders.shift(-start),
+            transactions=self.transactions.shift(-start),
         )
 
     def blocks(self) -> Iterator[Batch]:
@@ -104,6 +119,7 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
     import pyarrow.csv as csv
 
     quotes, orders, done = batch.quotes, batch.orders, batch.transactions
+    is_open, label_N = done.exit_index < 0, batch.recorded_labels
     change = quotes.mid - quotes.mid_open
     prices = {
         "seq": first_seq + np.arange(len(quotes)),
@@ -124,20 +140,20 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
         "id": batch.order_id,
         "instrument": pa.array([instrument] * len(batch)),
         "side": pa.array([Side(s).name.lower() for s in orders.side]),
-        "opened_at": quotes.ts_event[done.entry_index],
+        "opened_at": _or_null(quotes.ts_event[done.entry_index], done.entry_index < 0),
         "entry_price": done.entry_price,
         "take_profit": orders.take_profit,
         "stop_loss": orders.stop_loss,
         "time_limit_s": orders.time_limit_ns / NS_PER_S,
-        "closed_at": quotes.ts_event[done.exit_index],
+        "closed_at": _or_null(quotes.ts_event[done.exit_index], is_open),
         "exit_price": done.exit_price,
         "exit_reason": pa.array([ExitReason(r).name.lower() for r in done.reason]),
         "fees": done.fees,
         "pnl": done.pnl,
-        "label": done.label.astype(np.int8),
+        "label": _or_null(np.nan_to_num(label_N).astype(np.int8), np.isnan(label_N)),
         "decided_seq": first_seq + orders.quote_index,
         "entry_seq": first_seq + done.entry_index,
-        "exit_seq": first_seq + done.exit_index,
+        "exit_seq": _or_null(first_seq + done.exit_index, is_open),
     }
     for name, columns in ((PRICES, prices), (TRANSACTIONS, transactions)):
         table = pa.table({n: _nan_as_null(c) for n, c in columns.items()})
@@ -179,14 +195,14 @@ def read_batch_files(prices: Path, transactions: Path) -> Batch:
 
 
 def whole_batch(quotes: Quotes, blocks: Iterator[Batch]) -> Batch:
-    """Return the orders of all blocks, of which each has recorded labels, as one batch."""
+    """Return the orders of all blocks as one batch."""
     held = list(blocks)
     return Batch(
         quotes,
         joined(Orders, [block.orders for block in held]),
         joined(Transactions, [block.transactions for block in held]),
         np.concatenate([block.order_id for block in held]),
-        np.concatenate([label_N for b in held if (label_N := b.recorded_label_N) is not None]),
+        np.concatenate([block.recorded_labels for block in held]),
     )
 
 
@@ -280,6 +296,12 @@ def _quote_index(
     lies_within = (index >= 0) & (index < n_quotes)
     rows.expect(lies_within | may_be_absent & (index == -1), name, f"the seq of a line of {PRICES}")
     return index
+
+
+def _or_null(value_N: NDArray[Any], is_absent_N: NDArray[np.bool_]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(value_N, mask=is_absent_N)
 
 
 def _or_nulls(column: NDArray[Any] | None, n: int, kind: pa.DataType) -> pa.Array:
