@@ -158,10 +158,12 @@ class RecordWriter(BlockWriter):
 
         def work(start: int) -> None:
             block = spare.get()
-            frames = block[: n_rows - start]
-            put(start, start + len(frames), *self._columns(frames))
-            _write_at(self._file.fileno(), frames, first + start * frames.itemsize)
-            spare.put(block)
+            try:
+                frames = block[: n_rows - start]
+                put(start, start + len(frames), *self._columns(frames))
+                _write_at(self._file.fileno(), frames, first + start * frames.itemsize)
+            finally:
+                spare.put(block)
 
         with ThreadPoolExecutor(n_workers) as pool:
             list(pool.map(work, range(0, n_rows, n_block)))
