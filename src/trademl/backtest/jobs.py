@@ -94,6 +94,10 @@ def _signals(
 
     What was recorded does not say how far that is: at another latency an order leaves later.
     """
+    if batch.bars is not None:
+        raise DataError(
+            "the dataset's orders live on bars, whose paths are not known: a backtest needs quotes"
+        )
     row_N = np.searchsorted(batch.order_id, order_id_N)
     if (
         len(row_N) == 0

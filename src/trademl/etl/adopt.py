@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trademl.errors import DataError, StoreError
 from trademl.etl.build import record_dataset
-from trademl.ingest.imported import import_batch
+from trademl.ingest.imported import FilePair, import_batch
 from trademl.ledger import Ledger
 from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
 from trademl.store.identity import digest_file
@@ -26,25 +26,31 @@ def open_dataset(reference: str | None, store: ArtifactStore, ledger: Ledger) ->
         If a file that it was made from is gone or was changed.
     """
     if reference is None or not Path(reference).is_dir():
-        return store.newest("dataset", reference)
+        return known_dataset(reference, store)
     found = dataset_at(Path(reference))
     if (known := store.find(found.id)) is not None:
         return known
     batch_id = found.manifest["parents"][0]
     if (batch := store.find(batch_id)) is None:
-        parameters = found.manifest["parameters"]
-        batch = import_batch(
-            batch_id,
-            _source(found, "prices"),
-            _source(found, "transactions"),
-            store,
-            ledger,
-            time_limit_s=parameters["time_limit_s"],
-            max_delay_s=parameters["health"]["max_delay_s"],
-        )
+        pair = FilePair(**found.manifest["parameters"]["files"])
+        sources = (_source(found, "prices"), _source(found, "transactions"))
+        batch = import_batch(batch_id, pair, *sources, store, ledger)
     dataset = store.adopt(Path(reference))
     record_dataset(dataset, batch, ledger)
     return dataset
+
+
+def known_dataset(identity: str | None, store: ArtifactStore) -> Artifact:
+    """Return the dataset of an id, or the newest of the workspace.
+
+    Raises
+    ------
+    StoreError
+        If there is none.
+    """
+    if identity is not None and not identity.startswith("dataset-"):
+        raise StoreError(f"{identity} is neither a folder nor the id of a dataset")
+    return store.newest("dataset", identity)
 
 
 def dataset_at(folder: Path) -> Artifact:

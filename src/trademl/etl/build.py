@@ -191,7 +191,7 @@ def write_dataset(
     Quotes are held. Of each order a few numbers are, for as long as rows are split; the rest of it
     and all cells pass through the disk.
     """
-    check_density(orders.quotes)
+    check_density(orders.quotes, recipe)
     with TemporaryDirectory(prefix=".scratch-", dir=folder) as name:
         scratch = Path(name)
         prices = spool_quotes(orders.quotes, scratch / "prices.parquet")
@@ -265,7 +265,8 @@ def _write_labels(path: Path, found: ExaminedOrders, fate_N: NDArray[np.int8]) -
 
 def _labels(found: ExaminedOrders, fate_N: NDArray[np.int8], start: int) -> pa.Table:
     stop = min(start + ORDERS_PER_GROUP, len(found))
-    table = labels_table(found.rows(start, stop), LABEL_COLUMNS)
+    names = [*LABEL_COLUMNS, *(["is_ambiguous"] if found.are_on_bars else [])]
+    table = labels_table(found.rows(start, stop), names)
     return table.append_column("split", words_of(Fate, fate_N[start:stop]))
 
 

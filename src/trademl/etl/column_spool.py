@@ -30,6 +30,9 @@ class ColumnSpool:
     def __len__(self) -> int:
         return self._n
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._dtypes
+
     def append(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Append rows; every block has the same columns of the same dtypes."""
         for name, values_N in columns.items():

@@ -7,6 +7,7 @@ Shape letter: N orders.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class ExaminedOrders:
     def __len__(self) -> int:
         return len(self._spool)
 
+    @property
+    def are_on_bars(self) -> bool:
+        """Whether orders were settled on bars, and a column ``is_ambiguous`` says of doubt."""
+        return "is_ambiguous" in self._spool
+
     def column(self, name: str) -> NDArray[Any]:
         """Return one column of all orders, shape (N,)."""
         return self._spool.column(name)
@@ -68,7 +74,10 @@ class ExaminedOrders:
     def figures(self) -> LabelFigures:
         """Return what facts are made from: 29 bytes an order."""
         names = ("label", "pnl", "marked_pnl", "exit_reason", "recorded_label", "recomputed_label")
-        return LabelFigures(self._source, *(self.column(name) for name in names))
+        figures = LabelFigures(self._source, *(self.column(name) for name in names))
+        if not self.are_on_bars:
+            return figures
+        return replace(figures, is_ambiguous_N=self.column("is_ambiguous"))
 
     def health(self) -> OrderHealth:
         """Return what each order touches."""

@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trademl.ingest.batch import Batch
+from trademl.market.bars import settle_on_bars
 from trademl.market.costs import Costs
 from trademl.market.fills import market_exit_price, round_trip_fees, settle
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
@@ -66,6 +67,8 @@ class Labels:
         ``pnl_N``; of a censored order, what leaving on the last executable quote would have paid.
     recorded_N, recomputed_N : ndarray of float32
         The labels by each source; NaN where it has none.
+    is_ambiguous_N : ndarray of bool, optional
+        Of orders on bars: whether the bar that reached a barrier held both.
     """
 
     source: LabelSource
@@ -76,6 +79,7 @@ class Labels:
     marked_pnl_N: NDArray[np.float64]
     recorded_N: NDArray[np.float32]
     recomputed_N: NDArray[np.float32]
+    is_ambiguous_N: NDArray[np.bool_] | None = None
 
     @property
     def figures(self) -> LabelFigures:
@@ -88,6 +92,7 @@ class Labels:
             self.done.reason,
             self.recorded_N,
             self.recomputed_N,
+            self.is_ambiguous_N,
         )
 
     @property
@@ -107,6 +112,7 @@ class LabelFigures:
     reason_N: NDArray[np.int8]
     recorded_N: NDArray[np.float32]
     recomputed_N: NDArray[np.float32]
+    is_ambiguous_N: NDArray[np.bool_] | None = None
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
@@ -123,7 +129,7 @@ def label_batch(batch: Batch, labelling: Labelling) -> Labels:
     Causal: a label reads quotes from its order's decision to its exit. A mark reads the last
     quote of the recording and never is a label.
     """
-    again = settle(batch.quotes, batch.orders, labelling.costs)
+    again, is_ambiguous_N = _settled(batch, labelling.costs)
     recorded_N = batch.recorded_labels
     if labelling.source == "recomputed":
         done, label_N = again, again.label
@@ -139,8 +145,24 @@ def label_batch(batch: Batch, labelling: Labelling) -> Labels:
     )
     pnl_N = np.where(np.isnan(label_N), np.nan, marked_N)
     return Labels(
-        labelling.source, done, label_N, pnl_N, known_ns_N, marked_N, recorded_N, again.label
+        labelling.source,
+        done,
+        label_N,
+        pnl_N,
+        known_ns_N,
+        marked_N,
+        recorded_N,
+        again.label,
+        is_ambiguous_N,
     )
+
+
+def _settled(batch: Batch, costs: Costs) -> tuple[Transactions, NDArray[np.bool_] | None]:
+    """Return the round trips by the fill model, and which of them bars leave in doubt."""
+    if batch.bars is None:
+        return settle(batch.quotes, batch.orders, costs), None
+    on_bars = settle_on_bars(batch.bars, batch.orders, costs)
+    return on_bars.transactions, on_bars.is_ambiguous
 
 
 def mark_at_end(
@@ -180,7 +202,18 @@ def label_facts(labels: LabelFigures) -> dict[str, Any]:
         "n_only_recomputed_earned": int((recorded_N < recomputed_N).sum()),
         "exits": {r.name.lower(): int((labels.reason_N == r).sum()) for r in ExitReason},
         "censored": censoring_bias(labels),
+        **_doubt(labels),
     }
+
+
+def _doubt(labels: LabelFigures) -> dict[str, Any]:
+    """Return how many orders ended on a bar that held both barriers, and count as stopped."""
+    if labels.is_ambiguous_N is None:
+        return {}
+    has_ended_N = labels.reason_N != ExitReason.CENSORED
+    n_doubtful, n_ended = int((labels.is_ambiguous_N & has_ended_N).sum()), int(has_ended_N.sum())
+    share = n_doubtful / n_ended if n_ended else None
+    return {"bars": {"n_doubtful": n_doubtful, "doubtful_share": share}}
 
 
 def censoring_bias(labels: LabelFigures) -> dict[str, Any]:
@@ -202,7 +235,7 @@ def censoring_bias(labels: LabelFigures) -> dict[str, Any]:
 
 def label_columns(batch: Batch, labels: Labels) -> dict[str, NDArray[Any]]:
     """Return what became of each order as columns of numbers; side and reason are codes."""
-    return {
+    columns: dict[str, NDArray[Any]] = {
         "order_id": batch.order_id,
         "side": batch.orders.side,
         "entry_price": labels.done.entry_price,
@@ -216,6 +249,9 @@ def label_columns(batch: Batch, labels: Labels) -> dict[str, NDArray[Any]]:
         "recorded_label": labels.recorded_N,
         "recomputed_label": labels.recomputed_N,
     }
+    if labels.is_ambiguous_N is not None:
+        columns["is_ambiguous"] = labels.is_ambiguous_N
+    return columns
 
 
 def labels_table(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> pa.Table:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.ingest.csv_columns import CsvColumns, LastOf, read_blocks
+from trademl.market.bars import Bars
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.store.artifacts import Artifact
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 TRANSACTIONS = "transactions.csv"
 PRICES = "prices.csv"
+BARS = "bars.parquet"
 ORDERS_AT_ONCE = 1 << 18
 
 Columns = TypeVar("Columns", Quotes, Orders, Transactions)
@@ -32,6 +34,7 @@ class Batch:
     ``order_id`` numbers the orders of the whole recording; every array has shape (N,).
     ``transactions`` are the round trips as they were recorded. ``recorded_label_N`` holds labels
     that a file records beside them, NaN where it has none; None where they follow from the PnL.
+    Orders are settled on ``bars`` where there are any: ``quotes`` then are their closes, one each.
     """
 
     quotes: Quotes
@@ -39,6 +42,7 @@ class Batch:
     transactions: Transactions
     order_id: NDArray[np.int64]
     recorded_label_N: NDArray[np.float32] | None = None
+    bars: Bars | None = None
 
     def __len__(self) -> int:
         return len(self.order_id)
@@ -65,6 +69,7 @@ class Batch:
         return replace(
             self,
             quotes=self.quotes.slice(start, stop),
+            bars=None if self.bars is None else self.bars.slice(start, stop),
             orders=self.orders.shift(-start),
             transactions=self.transactions.shift(-start),
         )
@@ -117,6 +122,7 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
     """
     import pyarrow as pa
     import pyarrow.csv as csv
+    import pyarrow.parquet as pq
 
     quotes, orders, done = batch.quotes, batch.orders, batch.transactions
     is_open, label_N = done.exit_index < 0, batch.recorded_labels
@@ -140,7 +146,7 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
         "id": batch.order_id,
         "instrument": pa.array([instrument] * len(batch)),
         "side": pa.array([Side(s).name.lower() for s in orders.side]),
-        "opened_at": _or_null(quotes.ts_event[done.entry_index], done.entry_index < 0),
+        "opened_at": quotes.ts_event[done.entry_index],
         "entry_price": done.entry_price,
         "take_profit": orders.take_profit,
         "stop_loss": orders.stop_loss,
@@ -158,6 +164,9 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
     for name, columns in ((PRICES, prices), (TRANSACTIONS, transactions)):
         table = pa.table({n: _nan_as_null(c) for n, c in columns.items()})
         csv.write_csv(table, folder / name)
+    if (bars := batch.bars) is not None:
+        columns = {field.name: getattr(bars, field.name) for field in fields(bars)}
+        pq.write_table(pa.table(columns), folder / BARS)
 
 
 def read_batch(batch: Artifact) -> Batch:
@@ -168,7 +177,13 @@ def read_batch(batch: Artifact) -> Batch:
     DataError
         If a file is damaged, or an order points outside the prices.
     """
-    return read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    read = read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    if BARS not in batch.manifest["files"]:
+        return read
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(batch.file(BARS))
+    return replace(read, bars=Bars(*(table[f.name].to_numpy() for f in fields(Bars))))
 
 
 def open_batch(batch: Artifact) -> BatchFiles:
@@ -190,19 +205,19 @@ def read_batch_files(prices: Path, transactions: Path) -> Batch:
     DataError
         If a file is not as `write_batch` makes it: names file, line and column.
     """
-    files = open_batch_files(prices, transactions)
-    return whole_batch(files.quotes, files.blocks())
+    return whole_batch(open_batch_files(prices, transactions))
 
 
-def whole_batch(quotes: Quotes, blocks: Iterator[Batch]) -> Batch:
+def whole_batch(orders: OrderStream) -> Batch:
     """Return the orders of all blocks as one batch."""
-    held = list(blocks)
+    held = list(orders.blocks())
     return Batch(
-        quotes,
+        orders.quotes,
         joined(Orders, [block.orders for block in held]),
         joined(Transactions, [block.transactions for block in held]),
         np.concatenate([block.order_id for block in held]),
         np.concatenate([block.recorded_labels for block in held]),
+        held[0].bars,
     )
 
 
@@ -240,12 +255,14 @@ def _batch(rows: CsvColumns, quotes: Quotes, first_seq: int, after: LastOf) -> B
         rows.positive("stop_loss"),
         np.round(rows.positive("time_limit_s") * NS_PER_S).astype(np.int64),
     )
-    number = {n: rows.numbers(n, is_optional=True) for n in ("exit_price", "fees", "pnl", "label")}
-    for name in number:
+    names = ("entry_price", "exit_price", "fees", "pnl", "label")
+    number = {name: rows.numbers(name, is_optional=True) for name in names}
+    rows.expect(~(number["entry_price"] <= 0), "entry_price", "a number above 0")
+    for name in names:
         rows.expect(~np.isnan(number[name]) | is_open, name, "a number")
     done = Transactions(
         entry,
-        rows.positive("entry_price"),
+        number["entry_price"],
         leave,
         number["exit_price"],
         reason,

@@ -98,7 +98,7 @@ class OriginalFiles:
         )
         rows.numbers("stop_price"), rows.numbers("limit_price")  # implied by the distances
         label_N = rows.codes("loss_or_profit", {"loss": 0, "profit": 1}).astype(np.float32)
-        entered = _entered_without_exit(quote_index, rows.positive("price"))
+        entered = entered_without_exit(quote_index, rows.positive("price"))
         return Batch(quotes, orders, entered, n_before + np.arange(len(rows)), label_N)
 
 
@@ -134,8 +134,7 @@ def read_original_batch(prices: Path, deals: Path, *, time_limit_s: float) -> Ba
         If a line has another number of cells, a cell cannot be understood, the lines are not in
         order of time, or a deal has no tick: names file and line.
     """
-    files = open_original_files(prices, deals, time_limit_s=time_limit_s)
-    return whole_batch(files.quotes, files.blocks())
+    return whole_batch(open_original_files(prices, deals, time_limit_s=time_limit_s))
 
 
 def read_original_prices(path: Path) -> Quotes:
@@ -178,9 +177,10 @@ def _session_figure(
     return figure
 
 
-def _entered_without_exit(
+def entered_without_exit(
     entry_index: NDArray[np.int64], entry_price: NDArray[np.float64]
 ) -> Transactions:
+    """Return round trips of which only the entry is known."""
     n = len(entry_index)
     absent = np.full(n, np.nan)
     return Transactions(
