@@ -14,6 +14,7 @@ from trademl._version import __version__
 if TYPE_CHECKING:
     from trademl.backtest.jobs import backtest_model
     from trademl.config import Settings, load_settings
+    from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import feature_matrix
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.record_file import open_recordio
     from trademl.etl.recordio import read_recordio, write_recordio
+    from trademl.etl.summary import inspect_dataset
     from trademl.etl.verify import verify_dataset
+    from trademl.ingest.bar_files import read_bars
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
     from trademl.market.bars import Bars, settle_on_bars
@@ -62,11 +65,14 @@ _HOME = {
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
+    "inspect_dataset": "etl.summary",
     "load_model": "train.model",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
     "predict": "serve.client",
+    "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
     "replay": "ingest.replay",
     "run": "pipeline.run",

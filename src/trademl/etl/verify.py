@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.etl.dataset import SPLITS, Split, load_split
+from trademl.etl.dataset import SPLITS, Split, load_split, map_split
 from trademl.etl.features import feature_matrix
 from trademl.etl.labels import Labelling, label_batch
 from trademl.etl.recipe import FeatureRecipe, read_recipe
@@ -79,7 +79,8 @@ def verify_dataset(
     identity = artifact_id("proof", {"dataset": dataset.id}, {"sample": sample, "seed": seed})
     if (proof := store.find(identity)) is None:
         batch = store.get(dataset.manifest["parents"][0])
-        splits = {name: load_split(dataset, name) for name in SPLITS}
+        read_split = load_split if sample is None else map_split
+        splits = {name: read_split(dataset, name) for name in SPLITS}
         with store.create(
             identity, parents=[dataset.id], parameters={"sample": sample, "seed": seed}
         ) as draft:

@@ -12,6 +12,8 @@ from market_cases import random_walk
 from original_cases import original_deals, original_ticks, write_rows
 from trademl.errors import DataError, StoreError
 from trademl.etl.adopt import open_dataset
+from trademl.etl.build import LocalEngine
+from trademl.etl.dataset import SPLITS, load_split, map_split
 from trademl.etl.from_files import build_features_from_files
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.etl.recordio import read_recordio, write_recordio
@@ -68,8 +70,9 @@ def build(files, out, **more):
 
 
 @pytest.mark.parametrize("kind", ["of_batch", "of_original"])
-@pytest.mark.parametrize("labels", ["recorded", "recomputed"])
-@pytest.mark.parametrize("costs", [COSTS, OTHER], ids=["same", "other"])
+@pytest.mark.parametrize(
+    ("labels", "costs"), [("recorded", COSTS), ("recomputed", COSTS), ("recomputed", OTHER)]
+)
 def test_every_row_of_an_honest_dataset_is_proven(
     kind, labels, costs, request, workspace, tmp_path
 ):
@@ -171,3 +174,22 @@ def test_a_folder_is_inspected_where_it_lies(of_batch, tmp_path):
     assert facts["splits"]["train"]["uniqueness"] > 0
     first = pq.read_table(built.file("rows.parquet"), filters=[("split", "=", "train")])
     assert facts["first_rows"][0]["order_id"] == first["order_id"][0].as_py()
+
+
+def test_a_split_that_is_mapped_is_the_split(of_batch, tmp_path):
+    for table_format in ("recordio", "csv"):
+        engine = LocalEngine(table_format)
+        dataset = build(of_batch, tmp_path / table_format, engine=engine)
+        for name in SPLITS:
+            one, other = load_split(dataset, name), map_split(dataset, name)
+            for field in one.__dataclass_fields__:
+                np.testing.assert_array_equal(getattr(one, field), getattr(other, field))
+
+
+def test_looking_at_a_sample_does_not_read_the_features(of_batch, workspace, tmp_path, monkeypatch):
+    dataset = open_dataset(str(build(of_batch, tmp_path / "out").path), *workspace)
+    monkeypatch.setattr("trademl.etl.dataset.read_table", None)
+    inspect_dataset(dataset)
+    assert verify_dataset(dataset, *workspace, sample=30).metrics["is_proven"]
+    with pytest.raises(TypeError):
+        verify_dataset(dataset, *workspace, sample=None)
