@@ -173,3 +173,12 @@ def test_a_bad_line_far_into_a_file_is_named(files, monkeypatch, row, message):
     good = [deal(1000 * k) for k in range(200)]
     with pytest.raises(DataError, match=message):
         files(ticks, lines(*good, row))
+
+
+def test_a_step_back_is_seen_wherever_a_piece_ends(files, monkeypatch):
+    monkeypatch.setattr(csv_columns, "BLOCK_BYTES", 700)  # about fifteen lines
+    ticks = lines(*(tick(1000 * k) for k in range(60)))
+    for n in range(20, 40):
+        deals = [deal(1000 * k) for k in range(n)]
+        with pytest.raises(DataError, match=f"line {n + 2}: .* of line {n + 1}: sort"):
+            files(ticks, "\n" + lines(*deals, deal(0)))
