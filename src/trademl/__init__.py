@@ -13,12 +13,14 @@ from trademl._version import __version__
 
 if TYPE_CHECKING:
     from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
+    from trademl.aws.model_files import load_model
     from trademl.aws.plan import plan_training, plan_tuning
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
     from trademl.backtest.jobs import backtest_model
     from trademl.config import Settings, load_settings
+    from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import feature_matrix
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.record_file import open_recordio
     from trademl.etl.recordio import read_recordio, write_recordio
+    from trademl.etl.summary import inspect_dataset
     from trademl.etl.verify import verify_dataset
+    from trademl.ingest.bar_files import read_bars
     from trademl.ingest.replay import export, replay
     from trademl.ledger import Ledger
     from trademl.market.bars import Bars, settle_on_bars
@@ -66,8 +70,8 @@ _HOME = {
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
     "build_features": "etl.build",
-    "combinatorial_purged": "etl.folds",
     "build_features_from_files": "etl.from_files",
+    "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
@@ -75,14 +79,17 @@ _HOME = {
     "fit": "train.linear_learner",
     "fit_control": "train.control",
     "fit_together": "train.linear_learner",
+    "inspect_dataset": "etl.summary",
     "launch_torchrun": "aws.torchrun",
     "load_model": "aws.model_files",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
     "plan_training": "aws.plan",
     "plan_tuning": "aws.plan",
     "predict": "serve.client",
+    "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
     "refresh_prices": "aws.prices",
     "replay": "ingest.replay",

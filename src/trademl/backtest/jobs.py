@@ -17,6 +17,7 @@ from trademl.etl.dataset import load_split
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
+from trademl.market.fills import settle
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
@@ -67,7 +68,7 @@ def backtest_model(
     if (published := store.find(identity)) is None:
         batch = read_batch(store.get(dataset.manifest["parents"][0]))
         with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
-            signals, batch = _signals(batch, rows.order_id_N, score_N)
+            signals, batch = _signals(batch, rows.order_id_N, score_N, costs)
             result = backtest(
                 batch.quotes,
                 signals,
@@ -89,9 +90,16 @@ def backtest_model(
 
 
 def _signals(
-    batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64]
+    batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64], costs: Costs
 ) -> tuple[Signals, Batch]:
-    """Return the split's signals on the part of the recording that they can touch."""
+    """Return the split's signals on the part of the recording that they can touch at these costs.
+
+    What was recorded does not say how far that is: at another latency an order leaves later.
+    """
+    if batch.bars is not None:
+        raise DataError(
+            "the dataset's orders live on bars, whose paths are not known: a backtest needs quotes"
+        )
     row_N = np.searchsorted(batch.order_id, order_id_N)
     if (
         len(row_N) == 0
@@ -100,13 +108,11 @@ def _signals(
         raise DataError("the dataset's rows are not orders of its batch: build it again")
     orders = batch.orders.take(row_N)
     first = int(orders.quote_index[0])
-    last = int(batch.transactions.exit_index[row_N].max()) + 1
-    span = Batch(
-        batch.quotes.slice(first, last),
-        orders.shift(-first),
-        batch.transactions.take(row_N).shift(-first),
-        order_id_N,
-    )
+    exit_index_N = settle(batch.quotes, orders, costs).exit_index
+    never_leaves = bool((exit_index_N < 0).any())
+    last = len(batch.quotes) if never_leaves else int(exit_index_N.max()) + 1
+    done = batch.transactions.take(row_N)
+    span = Batch(batch.quotes, orders, done, order_id_N).cut(first, last)
     return Signals(span.orders, order_id_N, score_N), span
 
 

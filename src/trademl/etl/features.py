@@ -28,7 +28,6 @@ __all__ = [
     "check_density",
     "feature_matrix",
     "prepare",
-    "refuse_sparse",
     "usable_rows",
 ]
 
@@ -91,24 +90,24 @@ class FeatureSource:
                 done.result()
 
 
-def check_density(quotes: Quotes) -> None:
-    """Refuse a recording too sparse for one-second lags, before any work is done on it.
+def check_density(quotes: Quotes, recipe: FeatureRecipe) -> None:
+    """Refuse a recording too sparse for a recipe's lags, before any work is done on it.
 
     Raises
     ------
     DataError
-        If the median time between seconds with a quote is above 10 s.
+        If the median time between seconds with a quote is above ten spacings of its finest lags;
+        windows of volatility count as lags of one second.
     """
     seconds = np.unique(quotes.ts_event // NS_PER_S)
-    refuse_sparse(float(np.median(np.diff(seconds))) if len(seconds) > 1 else float("inf"))
-
-
-def refuse_sparse(step_s: float) -> None:
-    """Refuse a median time between seconds with a quote that is above 10 s; see `check_density`."""
-    if step_s > SPARSE_S:
+    step_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else float("inf")
+    by_second = [1] if recipe.volatility_s or recipe.scaling == "volatility" else []
+    spacing_s = min([*by_second, *(lags.spacing_s for lags in recipe.lags)], default=None)
+    if spacing_s is not None and step_s > SPARSE_S * spacing_s:
+        lags = "one-second lags" if spacing_s == 1 else f"lags of {spacing_s} s"
         raise DataError(
-            f"too sparse for one-second lags: a quote comes every {step_s:g} s (median), expected "
-            f"at most {SPARSE_S:g} s; give a recording of ticks"
+            f"too sparse for {lags}: a quote comes every {step_s:g} s (median), expected at most "
+            f"{SPARSE_S * spacing_s:g} s; give a recording of ticks, or lags of wider spacing"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._writer import BlockWriter, check_feature_dim
+from trademl.etl._columns import ColumnsWriter
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ LABEL = "label"
 BLOCK_BYTES = 16 * 1024 * 1024  # smaller row groups of 600 columns are mostly heads of pages
 
 
-class ParquetWriter(BlockWriter):
+class ParquetWriter(ColumnsWriter):
     """Write row groups block by block, in memory that does not grow with the number of rows.
 
     Use it as a context manager: the file appears under its name when the ``with`` block ends, and
@@ -47,40 +47,21 @@ class ParquetWriter(BlockWriter):
     """
 
     def __init__(self, path: Path, columns: Sequence[str], *, with_label: bool) -> None:
-        check_feature_dim(len(columns))
+        super().__init__(path, len(columns), with_label=with_label, block_bytes=BLOCK_BYTES)
         self._names = [LABEL, *columns] if with_label else list(columns)
         if LABEL in columns or len(set(columns)) < len(columns):
             name = next(n for n, count in Counter([LABEL, *columns]).items() if count > 1)
             raise DataError(f"{path}: two columns are called {name}, expected different names")
-        n = max(1, BLOCK_BYTES // (4 * len(columns)))
-        super().__init__(path, len(columns), with_label=with_label, rows_per_block=n)
-        self._features_BD = np.empty((n, len(columns)), np.float32)
-        self._label_B = np.empty(n, np.float32)
 
     def _open(self, part: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._schema = pa.schema([pa.field(n, pa.float32(), nullable=False) for n in self._names])
-        self._files = ExitStack()
         file = self._files.enter_context(part.open("wb"))
         self._writer = self._files.enter_context(
             pq.ParquetWriter(file, self._schema, compression="zstd", write_page_checksum=True)
         )
-
-    def _close(self) -> None:
-        self._files.close()
-
-    def _room(self, n: int) -> tuple[Floats, Floats | None]:
-        return self._features_BD[:n], self._label_B[:n] if self._with_label else None
-
-    def _append(self, n: int) -> None:
-        import pyarrow as pa
-
-        columns = [self._label_B[:n]] if self._with_label else []
-        columns += list(np.ascontiguousarray(self._features_BD[:n].T))
-        arrays = [pa.array(column) for column in columns]
-        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
 
 
 def read_parquet(path: Path) -> tuple[Floats, Floats | None]:

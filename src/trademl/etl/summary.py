@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.etl.dataset import SPLITS, load_split
+from trademl.etl.dataset import SPLITS, map_split
 from trademl.etl.recipe import read_recipe
 from trademl.market.quotes import NS_PER_S
 from trademl.store.artifacts import Artifact
@@ -20,7 +20,7 @@ FIRST_ROWS, FIRST_COLUMNS = 3, 8
 
 def inspect_dataset(dataset: Artifact) -> dict[str, Any]:
     """Return rows, span, balance and uniqueness of each split, what was dropped, and first rows."""
-    splits = {name: load_split(dataset, name) for name in SPLITS}
+    splits = {name: map_split(dataset, name) for name in SPLITS}
     names = [c["name"] for c in read_recipe(dataset.file("schema.json")).columns()]
     facts = dict(dataset.metrics)
     facts["splits"] = {

@@ -71,6 +71,10 @@ class Bars:
     def __len__(self) -> int:
         return len(self.ts_open)
 
+    def slice(self, start: int, stop: int) -> Bars:
+        """Return bars ``start`` to ``stop`` (exclusive) as views."""
+        return Bars(*(getattr(self, field.name)[start:stop] for field in fields(self)))
+
 
 @dataclass(frozen=True, slots=True)
 class BarTransactions:
@@ -124,6 +128,8 @@ def settle_on_bars(bars: Bars, orders: Orders, costs: Costs) -> BarTransactions:
     """
     check_bars(bars)
     check_orders(len(bars), orders, of="bar")
+    # Columns of a file are read-only, which is another type to the compiler; both sides need one.
+    bars = Bars(*(np.require(getattr(bars, f.name), requirements=["C", "W"]) for f in fields(bars)))
     n = len(orders)
     index_N2, price_N2 = np.empty((n, 2), np.int64), np.empty((n, 2))
     reason_N, is_ambiguous_N = np.empty(n, np.int8), np.empty(n, np.bool_)

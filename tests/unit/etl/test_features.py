@@ -143,7 +143,7 @@ def plain_row(quotes, index, n_lags, max_gap_s):
 
 def test_sparse_recording_is_refused_with_its_step():
     with pytest.raises(DataError, match="a quote comes every 60 s"):
-        check_density(make_quotes([1.0] * 5, seconds=np.arange(5) * 60))
+        check_density(make_quotes([1.0] * 5, seconds=np.arange(5) * 60), FeatureRecipe())
 
 
 def test_schema_names_every_column_and_its_latest_time():
