@@ -222,6 +222,7 @@ def _verdict(selection: Selection) -> dict[str, Any]:
         "trial": chosen.trial.number,
         "threshold": model.threshold,
         "trial_metrics": dict(chosen.trial.metrics),
+        "overfitting": asdict(selection.overfitting) if selection.overfitting else None,
         "judgements": [_judgement(j) for j in selection.judgements],
     }
 
