@@ -26,7 +26,7 @@ from trademl.ingest.order_bot import OrderBotConfig, place_orders
 from trademl.ingest.simulated import SimulatedMarket, simulate, true_win_probability
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
-from trademl.market.orders import Orders, Transactions
+from trademl.market.orders import Orders
 from trademl.market.quotes import Quotes
 from trademl.stats.uniqueness import effective_size
 from trademl.train.gate import GateConfig, GateVerdict, weigh
