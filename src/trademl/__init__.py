@@ -24,21 +24,25 @@ if TYPE_CHECKING:
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.etl.verify import verify_dataset
     from trademl.ingest.replay import export, replay
+    from trademl.ingest.simulated import SimulatedMarket, simulate, write_simulation
     from trademl.ledger import Ledger
     from trademl.market.bars import Bars, settle_on_bars
     from trademl.market.costs import Costs
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
     from trademl.pipeline.workspace import Workspace
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
+    from trademl.train.card import model_card
     from trademl.train.evaluations import evaluate_model
     from trademl.train.jobs import select_model, train_dataset, tune_dataset
     from trademl.train.model import load_model
+    from trademl.train.verdicts import gate_model
 
 _HOME = {
     "Bars": "market.bars",
@@ -49,6 +53,7 @@ _HOME = {
     "Orders": "market.orders",
     "Quotes": "market.quotes",
     "Settings": "config",
+    "SimulatedMarket": "ingest.simulated",
     "Split": "etl.dataset",
     "Strategy": "pipeline.strategy",
     "Transactions": "market.orders",
@@ -62,23 +67,29 @@ _HOME = {
     "evaluate_model": "train.evaluations",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
+    "gate_model": "train.verdicts",
     "load_model": "train.model",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "model_card": "train.card",
     "open_recordio": "etl.record_file",
     "predict": "serve.client",
+    "promote_model": "pipeline.promotion",
     "read_recordio": "etl.recordio",
     "replay": "ingest.replay",
+    "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
+    "simulate": "ingest.simulated",
     "settle_on_bars": "market.bars",
     "train_dataset": "train.jobs",
     "tune_dataset": "train.jobs",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
+    "write_simulation": "ingest.simulated",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

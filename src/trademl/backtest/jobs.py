@@ -20,7 +20,8 @@ from trademl.market.costs import Costs
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
-from trademl.train.jobs import MODEL_FILE
+from trademl.train.jobs import MODEL_FILE, read_trials
+from trademl.train.looks import record_look
 from trademl.train.model import load_model
 
 ENGINES = ("compiled", "backtrader")
@@ -57,6 +58,10 @@ def backtest_model(
     progress = progress or Silent()
     dataset = store.get(model.manifest["parents"][1])
     rows = load_split(dataset, split)
+    if split == "test":
+        study = store.get(model.manifest["parents"][0])
+        cuts = [model.metrics["threshold"]]
+        record_look(study, read_trials(study), rows, ledger, cuts=cuts)
     if score_N is None:
         score_N = load_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
     parameters = {"costs": asdict(costs), "engines": list(engines), "split": split}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trademl.cli import options
-from trademl.cli.output import emit
+from trademl.cli.output import check_lines, emit
 from trademl.cli.session import open_session
 
 if TYPE_CHECKING:
@@ -58,10 +58,13 @@ def _run(
 
 
 def _lines(result: Result) -> list[str]:
-    selected, backtest = result["selected"], result["backtest"]
+    selected, gate, backtest = result["selected"], result["gate"], result["backtest"]
     lines = [f"WARNING: {warning}" for warning in result["dataset"].get("warnings", [])]
-    lines.append(str(selected["verdict"]))
-    lines += [f"  refused: {reason}" for reason in selected["reasons"]]
+    lines.append(str(gate["headline"]))
+    if selected["reasons"]:
+        lines += [f"  refused: {reason}" for reason in selected["reasons"]]
+    else:
+        lines += check_lines(gate)
     if backtest["id"]:
         evaluation, baseline = result["evaluation"], backtest["baseline"]
         lines += [

@@ -151,8 +151,8 @@ class GateResult:
     @property
     def has_edge(self) -> bool:
         """Whether it holds by itself, whatever the champion is worth."""
-        others = [check.verdict for check in self.checks if check.name != "champion"]
-        return set(others) == {"promote"}
+        outside = ("champion", "history")
+        return all(c.verdict == "promote" for c in self.checks if c.name not in outside)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it as JSON can hold it."""

@@ -13,6 +13,7 @@ from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+from trademl.train.looks import record_look
 from trademl.train.model import save_model
 from trademl.train.search_space import TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
@@ -73,6 +74,10 @@ def tune_dataset(
         progress.step("tune")
         progress.done(f"kept {study.id}")
     _record_study(study, ledger)
+    if _reads_test(config):
+        own_threshold = [0.5]  # one cut for each trial, wherever it lies
+        test = load_split(dataset, "test")
+        record_look(study, read_trials(study), test, ledger, cuts=own_threshold)
     return study
 
 

@@ -70,6 +70,13 @@ def history(ledger: Ledger, strategy: str) -> list[Reigned]:
     return [_reigned(row) for row in ledger.rows(tables.Reign, strategy=strategy)]
 
 
+def known_strategies(ledger: Ledger) -> list[str]:
+    """Return the strategies that the gate or a promotion has named."""
+    with ledger.session() as session:
+        named = (session.scalars(select(t.strategy)) for t in (tables.Gate, tables.Reign))
+        return sorted({name for names in named for name in names})
+
+
 def strategies_of(ledger: Ledger, model_id: str) -> list[str]:
     """Return the strategies of which a model is the champion now."""
     reigns = ledger.rows(tables.Reign, model_id=model_id)

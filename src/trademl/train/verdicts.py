@@ -27,6 +27,7 @@ from trademl.train.jobs import MODEL_FILE, read_trials
 from trademl.train.looks import count_looks, record_look
 from trademl.train.model import load_model
 from trademl.train.registry import champion, last_gate, was_taken_back
+from trademl.train.selection import NO_EDGE
 
 
 def gate_model(
@@ -64,14 +65,15 @@ def gate_model(
         if (stands := last_gate(ledger, strategy, model.id)) is not None:
             return stands
         reigning = None
-    identity = artifact_id(
-        "gate",
-        {"model": model.id, "champion": reigning or ""},
-        {"gate": asdict(config), "seed": seed, "strategy": strategy},
-    )
     taken_back = was_taken_back(ledger, strategy, model.id)
-    kept = ledger.get(tables.Gate, identity)
-    if kept is not None and not (taken_back and kept.verdict == "promote"):
+    parameters = {
+        "gate": asdict(config),
+        "seed": seed,
+        "strategy": strategy,
+        "taken_back": taken_back.number if taken_back else None,
+    }
+    identity = artifact_id("gate", {"model": model.id, "champion": reigning or ""}, parameters)
+    if (kept := ledger.get(tables.Gate, identity)) is not None:
         return kept
     result = _unseen(model, store)
     if result is None:
@@ -101,8 +103,18 @@ def gate_entry(gate: tables.Gate) -> dict[str, Any]:
         "strategy": gate.strategy,
         "model": gate.model_id,
         "champion": gate.champion_id,
+        "headline": _headline(gate),
         **gate.report,
     }
+
+
+def _headline(gate: tables.Gate) -> str:
+    """Return the verdict in the words that a run begins its result with."""
+    if gate.verdict == "promote":
+        return "promoted"
+    if gate.report["has_edge"]:
+        return "an edge after costs, held back: the champion stays"
+    return NO_EDGE
 
 
 def _unseen(model: Artifact, store: ArtifactStore) -> GateResult | None:
