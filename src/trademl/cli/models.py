@@ -124,7 +124,7 @@ def list_models(workspace: options.Workspace = None, json: options.Json = False)
     with open_session(None, workspace, needs_file=False) as session:
         ledger = session.workspace.ledger
         models = session.workspace.store.all_of("model")
-        strategies = [
+        strategies: list[dict[str, Any]] = [
             {
                 "name": name,
                 "challenger": challenger(ledger, name),
@@ -243,7 +243,8 @@ def _card_lines(card: Mapping[str, Any]) -> list[str]:
 
 
 def _span(reign: Mapping[str, Any]) -> str:
-    return f"{reign['from_at'][:19]} to {(reign['to_at'] or 'now')[:19]}, {reign['how']}: {reign['why']}"
+    until = (reign["to_at"] or "now")[:19]
+    return f"{reign['from_at'][:19]} to {until}, {reign['how']}: {reign['why']}"
 
 
 def _of(row: Mapping[str, Any]) -> str:

@@ -10,7 +10,11 @@ from typing import Any
 
 def check_lines(gate: Mapping[str, Any]) -> list[str]:
     """Return one line for each thing that the gate looked at."""
-    return [f"  {c['verdict']:<7} {c['name']}: {c['says']}" for c in gate["checks"]]
+    word = {"promote": "pass"}
+    return [
+        f"  {word.get(c['verdict'], c['verdict']):<6} {c['name']}: {c['says']}"
+        for c in gate["checks"]
+    ]
 
 
 def emit(result: Mapping[str, Any], *, as_json: bool, lines: Iterable[str]) -> None:
