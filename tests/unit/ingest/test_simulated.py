@@ -51,7 +51,7 @@ def test_without_an_edge_and_costs_orders_earn_nothing_on_average():
 
 
 def test_moves_lean_towards_the_signal_by_the_edge():
-    found = simulate(SimulatedMarket(n_quotes=200_000, edge=0.1))
+    found = simulate(SimulatedMarket(n_quotes=200_000, edge=0.1, signal_s=1.0))
     move = np.diff(found.quotes.mid)
     went_its_way = (move * found.signal_P[:-1])[move != 0] > 0
 
