@@ -33,24 +33,28 @@ if TYPE_CHECKING:
     from trademl.etl.verify import verify_dataset
     from trademl.ingest.bar_files import read_bars
     from trademl.ingest.replay import export, replay
+    from trademl.ingest.simulated import SimulatedMarket, simulate, write_simulation
     from trademl.ledger import Ledger
     from trademl.market.bars import Bars, settle_on_bars
     from trademl.market.costs import Costs
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
     from trademl.pipeline.workspace import Workspace
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
+    from trademl.train.card import model_card
     from trademl.train.control import fit_control
     from trademl.train.evaluations import evaluate_model
     from trademl.train.hyperparameters import LinearLearnerParameters
     from trademl.train.jobs import select_model, train_dataset, tune_dataset
     from trademl.train.linear_learner import fit, fit_together
     from trademl.train.model import save_model
+    from trademl.train.verdicts import gate_model
 
 _HOME = {
     "AwsConfig": "aws.settings",
@@ -63,6 +67,7 @@ _HOME = {
     "Orders": "market.orders",
     "Quotes": "market.quotes",
     "Settings": "config",
+    "SimulatedMarket": "ingest.simulated",
     "Split": "etl.dataset",
     "Strategy": "pipeline.strategy",
     "Transactions": "market.orders",
@@ -79,26 +84,31 @@ _HOME = {
     "fit": "train.linear_learner",
     "fit_control": "train.control",
     "fit_together": "train.linear_learner",
+    "gate_model": "train.verdicts",
     "inspect_dataset": "etl.summary",
     "launch_torchrun": "aws.torchrun",
     "load_model": "aws.model_files",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "model_card": "train.card",
     "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
     "plan_training": "aws.plan",
     "plan_tuning": "aws.plan",
     "predict": "serve.client",
+    "promote_model": "pipeline.promotion",
     "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
     "refresh_prices": "aws.prices",
     "replay": "ingest.replay",
+    "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
     "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
+    "simulate": "ingest.simulated",
     "stop_job": "aws.jobs",
     "train_dataset": "train.jobs",
     "train_on_sagemaker": "aws.jobs",
@@ -107,6 +117,7 @@ _HOME = {
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
+    "write_simulation": "ingest.simulated",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

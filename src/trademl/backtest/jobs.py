@@ -22,7 +22,9 @@ from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.jobs import MODEL_FILE
+from trademl.train.looks import record_look
 from trademl.train.model import load_binary_model
+from trademl.train.studies import read_trials
 
 ENGINES = ("compiled", "backtrader")
 TRADES, EQUITY = "trades.parquet", "equity.parquet"
@@ -58,6 +60,10 @@ def backtest_model(
     progress = progress or Silent()
     dataset = store.get(model.manifest["parents"][1])
     rows = load_split(dataset, split)
+    if split == "test":
+        study = store.get(model.manifest["parents"][0])
+        cuts = [model.metrics["threshold"]]
+        record_look(study, read_trials(study), rows, ledger, cuts=cuts)
     if score_N is None:
         score_N = (
             load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)

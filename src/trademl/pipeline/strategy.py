@@ -18,6 +18,7 @@ from trademl.ingest.sources import FeedConfig
 from trademl.market.costs import Costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
+from trademl.train.gate import GateConfig
 from trademl.train.search_space import parse_tuning_config
 from trademl.train.selection import SelectionFloors
 
@@ -45,6 +46,7 @@ class Strategy:
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)
+    gate: GateConfig = field(default_factory=GateConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     aws: AwsConfig = field(default_factory=AwsConfig)
     tuning: Mapping[str, Any] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
 from trademl.store.identity import artifact_id
+from trademl.train.looks import record_look
 from trademl.train.model import save_model
 from trademl.train.parents import find_parents
 from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
@@ -88,6 +89,10 @@ def tune_dataset(
         progress.step("tune")
         progress.done(f"kept {study.id}")
     record_study(study, ledger)
+    if _reads_test(config):
+        own_threshold = [0.5]  # one cut for each trial, wherever it lies
+        test = load_split(dataset, "test")
+        record_look(study, read_trials(study), test, ledger, cuts=own_threshold)
     return study
 
 
@@ -219,6 +224,7 @@ def _verdict(selection: Selection) -> dict[str, Any]:
         "trial": chosen.trial.number,
         "threshold": model.threshold,
         "trial_metrics": dict(chosen.trial.metrics),
+        "overfitting": asdict(selection.overfitting) if selection.overfitting else None,
         "judgements": [_judgement(j) for j in selection.judgements],
     }
 
