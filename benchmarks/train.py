@@ -35,7 +35,7 @@ BATCH, RATE, L1, L2 = 1000, 0.01, 1e-6, 1e-4
 # against SGDClassifier, both with the best of these rates
 SMALL_BATCH, EPOCHS, PEER_EPOCHS = 200, 8, 3
 RATES = (0.0003, 0.001, 0.003, 0.01)
-EQUAL_NATS = 1e-4
+EQUAL_NATS = 5e-4  # a quarter of the standard error of a loss over 40,000 rows
 BENCHMARK = Benchmark(
     name="train",
     goals={
@@ -58,7 +58,8 @@ BENCHMARK = Benchmark(
         "step.",
         "Against SGDClassifier (elastic net) both sides have the best of four rates, found before "
         "the clock starts. Rows a second count every epoch: trademl has 8 of 200 rows a step, "
-        "SGDClassifier 3 of one; the check asks for an equal log loss, to 1e-4 nats.",
+        "SGDClassifier 3 of one; the check asks for an equal log loss, to 5e-4 nats. On lags it "
+        "can end that much lower: the optimum itself overfits, and one that stops short does not.",
         "L-BFGS (L2 alone) stops on both sides once no element of the gradient is above 1e-4.",
         "fit is a whole job of 32 models as a user runs it: normalisation, 3 epochs each "
         "ranked on 40,000 rows, calibration and metrics.",
