@@ -28,7 +28,7 @@ BENCHMARK = Benchmark(
     does_not_show=(
         "Prices are a seeded random walk with one quote a second for seven days.",
         "Peak is resident memory of the building process; the page cache is not in it.",
-        "Memory grows by some 60 bytes an order while rows are split; not with the number of columns.",
+        "Memory grows by some 60 bytes an order while rows are split, not with columns.",
         "Indicators and volatility, which hold a number per row of a chunk, are not in it.",
     ),
 )

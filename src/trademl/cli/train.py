@@ -36,8 +36,9 @@ def tune(
     max_cost: sagemaker.MaxCost = None,
 ) -> None:
     """Search for hyperparameters with the strategy's tuning job."""
+    from trademl.etl.adopt import open_dataset
     from trademl.train.describe import describe_tuning_job
-    from trademl.train.jobs import find_dataset, tune_dataset
+    from trademl.train.jobs import tune_dataset
 
     flags = sagemaker.Flags(dry_run, wait, retry, max_cost)
     if on == "sagemaker":
@@ -49,7 +50,7 @@ def tune(
     with open_session(config, workspace) as session, session.workspace.lock():
         store = session.workspace.store
         study = tune_dataset(
-            find_dataset(store, dataset),
+            open_dataset(dataset, store, session.workspace.ledger),
             session.strategy.tuning,
             store,
             session.workspace.ledger,
@@ -86,9 +87,10 @@ def train(
 
     In a container that SageMaker started it trains the container's job instead.
     """
+    from trademl.etl.adopt import open_dataset
     from trademl.train.container import ML_ROOT, is_container
     from trademl.train.describe import describe_training_job
-    from trademl.train.jobs import find_dataset, parse_assignments, train_dataset
+    from trademl.train.jobs import parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
     if ml_root is not None or (dataset is None and not hp and is_container(ML_ROOT)):
@@ -107,7 +109,7 @@ def train(
         store = session.workspace.store
         static = parse_tuning_config(session.strategy.tuning).static
         study = train_dataset(
-            find_dataset(store, dataset),
+            open_dataset(dataset, store, session.workspace.ledger),
             {**static, **given},
             store,
             session.workspace.ledger,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from trademl.errors import ConfigError, StoreError, require_extra
 from trademl.etl.dataset import load_split
 from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
-from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
+from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.looks import record_look
 from trademl.train.model import save_model
@@ -165,25 +164,6 @@ def select_model(
         model = store.get(identity)
     _record_model(model, study, dataset, ledger)
     return model
-
-
-def find_dataset(store: ArtifactStore, named: str | None) -> Artifact:
-    """Return a dataset of a workspace by its id or its folder, or the newest where None.
-
-    Raises
-    ------
-    StoreError
-        If there is none, or the folder holds a dataset that is not in the workspace.
-    """
-    if named is None or not Path(named).is_dir():
-        return store.newest("dataset", named)
-    found = get_artifact(Path(named))
-    if (dataset := store.find(found.id)) is None:
-        raise StoreError(
-            f"{named} holds {found.id}, which is not in this workspace: name the workspace that "
-            "has it with --workspace, or build it here with trademl features build"
-        )
-    return dataset
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:

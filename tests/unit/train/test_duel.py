@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import make_split
 from market_cases import random_walk
+from split_cases import make_split
 from trademl.errors import DataError
 from trademl.etl.features import feature_matrix
 from trademl.etl.recipe import FeatureRecipe, Lags

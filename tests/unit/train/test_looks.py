@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from conftest import make_split
 from ledger_cases import add_batch, add_study
+from split_cases import make_split
 from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact
 from trademl.train.looks import count_looks, record_look
