@@ -24,6 +24,7 @@ from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
+from trademl.market.friction import with_volatility
 from trademl.ports import Progress
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
@@ -203,7 +204,8 @@ def _examine_label(
     first = int(batch.orders.quote_index[at])
     until = int(np.searchsorted(batch.quotes.ts_event, split.exit_N[row], side="right"))
     order = batch.orders.take(slice(at, at + 1)).shift(-first)
-    done = settle(batch.quotes.slice(first, until), order, costs)
+    quotes = with_volatility(batch.quotes, costs)
+    done = settle(quotes.slice(first, until), order, costs)
     label, pnl = done.label[0], done.pnl[0]
     if split.label_N[row] != label or split.pnl_N[row] != pnl:
         evidence.n_wrong_labels += 1
