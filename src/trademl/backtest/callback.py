@@ -158,10 +158,8 @@ def _blocks(tape: Tape) -> Iterator[Iterable[tuple[int, int, float, float]]]:
     """Yield index, time, bid and ask as Python numbers, without a copy of the recording."""
     for start in range(0, len(tape.ts), ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, len(tape.ts))
-        columns = (
-            memoryview(np.ascontiguousarray(c[start:stop])) for c in (tape.ts, tape.bid, tape.ask)
-        )
-        yield zip(range(start, stop), *columns, strict=True)
+        columns: list[Any] = [np.ascontiguousarray(c[start:stop]) for c in tape[:3]]
+        yield zip(range(start, stop), *(memoryview(c) for c in columns), strict=True)
 
 
 def _where(error: Exception, now: Moment) -> str:

@@ -85,7 +85,7 @@ def is_rejected(limits: LimitNumbers, ts: int) -> bool:
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     x = x ^ (x >> np.uint64(31))
-    return (x >> np.uint64(11)) * (1.0 / 9007199254740992.0) < limits.reject_share
+    return bool((x >> np.uint64(11)) * (1.0 / 9007199254740992.0) < limits.reject_share)
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -125,4 +125,4 @@ def may_hold(limits: LimitNumbers, account: NDArray[np.float64]) -> bool:
     """Say whether a position may be held, after `account_value`; a drawdown ends it for good."""
     if account[PEAK] - account[NET_PNL] >= limits.drawdown:
         account[HALTED_FOR_GOOD] = 1.0
-    return account[HALTED_FOR_GOOD] == 0.0 and account[DAY_PNL] > -limits.daily_loss
+    return bool(account[HALTED_FOR_GOOD] == 0.0 and account[DAY_PNL] > -limits.daily_loss)

@@ -262,8 +262,8 @@ def _n_at_least(score, start, stop, threshold):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, inline="always")
 def _twice(column):  # type: ignore[no-untyped-def]
-    larger = np.empty((2 * column.shape[0],) + column.shape[1:], column.dtype)
-    larger[: column.shape[0]] = column
+    larger = np.empty((2 * len(column), *column.shape[1:]), column.dtype)
+    larger[: len(column)] = column
     return larger
 
 

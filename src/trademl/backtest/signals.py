@@ -55,7 +55,8 @@ class Signals:
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Signals:
         """Return the chosen signals."""
-        size, known_ns = (c if c is None else c[rows] for c in (self.size, self.known_ns))
+        size = None if self.size is None else self.size[rows]
+        known_ns = None if self.known_ns is None else self.known_ns[rows]
         return Signals(
             self.orders.take(rows), self.order_id[rows], self.score[rows], size, known_ns
         )

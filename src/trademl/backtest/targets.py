@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from trademl.backtest.compiled import NO_LIMITS
@@ -93,7 +94,7 @@ def entries_and_exits(
 
 
 def check_targets(quotes: Quotes, targets: Targets) -> None:
-    """Raise DataError if a decision is out of order or outside the recording, or a target is none."""
+    """Raise DataError if a decision is out of order or outside, or a target is no number."""
     at, units = targets.quote_index, targets.units
     if len(at) != len(units):
         raise DataError(f"{len(at)} decisions have {len(units)} targets, expected as many")
@@ -199,9 +200,9 @@ def _follow(  # type: ignore[no-untyped-def]
                 at_F, units_F, price_F = _twice(at_F), _twice(units_F), _twice(price_F)
             at_F[n], units_F[n], price_F[n] = k, side * part, price
             n += 1
-            if len(carry.ts) > 0 and position != 0:
-                side_held = 1 if position > 0 else -1
-                cash += abs(position) * carried(carry, side_held, carried_until, ts[k])
+            if position != 0:
+                held = 1 if position > 0 else -1
+                cash += abs(position) * carried(carry, held, carried_until, ts[k])
             carried_until = ts[k]
             cash -= side * part * price * friction.multiplier
             cash -= part * (friction.fee_rate * price + friction.fee_per_unit)
@@ -212,16 +213,7 @@ def _follow(  # type: ignore[no-untyped-def]
             start = k + 1
         if d == len(decided_at):
             break
-        seen = until  # the last executable quote so far
-        while seen >= 0 and flags[seen] != 0:
-            seen -= 1
-        value = cash
-        if len(carry.ts) > 0 and position != 0:
-            side_held = 1 if position > 0 else -1
-            value += abs(position) * carried(carry, side_held, carried_until, ts[until])
-        if position != 0:
-            side_held = 1 if position > 0 else -1
-            value += position * exit_touch(side_held, bid[seen], ask[seen]) * friction.multiplier
+        value = cash + _worth(ts, bid, ask, flags, friction, carry, until, position, carried_until)
         account_value(account, ts[until], value)
         target = units_D[d]
         if not may_hold(limits, account):
@@ -234,7 +226,19 @@ def _follow(  # type: ignore[no-untyped-def]
     return at_F[:n], units_F[:n], price_F[:n], halted
 
 
-@fill_kernel
+@njit(nogil=True, inline="always")
+def _worth(ts, bid, ask, flags, friction, carry, at, position, carried_until):  # type: ignore[no-untyped-def]
+    """Return what a position is worth on a quote, at the exit touch of the last executable one."""
+    if position == 0:
+        return 0.0
+    seen, side = at, 1 if position > 0 else -1
+    while seen >= 0 and flags[seen] != 0:
+        seen -= 1
+    value = position * exit_touch(side, bid[seen], ask[seen]) * friction.multiplier
+    return value + abs(position) * carried(carry, side, carried_until, ts[at])
+
+
+@njit(nogil=True, inline="always")
 def _twice(column):  # type: ignore[no-untyped-def]
     larger = np.empty(2 * len(column), column.dtype)
     larger[: len(column)] = column

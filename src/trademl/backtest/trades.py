@@ -6,6 +6,7 @@ Shape letters: N trades, F fills.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +151,7 @@ class Trips:
     score: NDArray[np.float64]
 
     def trades(
-        self, ts_event: NDArray[np.int64], costs: Costs, carry: Carry, **counts: int
+        self, ts_event: NDArray[np.int64], costs: Costs, carry: Carry, **counts: Any
     ) -> Trades:
         """Return what the trips earned; ``counts`` are fields of `Trades`."""
         closed = self.index_N2[:, 1] >= 0

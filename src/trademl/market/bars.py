@@ -26,6 +26,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trademl.errors import ConfigError, DataError
+from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.fills import (
     CENSORED,
@@ -177,8 +178,7 @@ def check_bars(bars: Bars) -> None:
             raise DataError(f"bar {row} has {shown}; expected {expected}")
 
 
-# Not cached on disk: numba keys a cache by this file alone, and would keep an old fill model.
-@njit(nogil=True)
+@fill_kernel
 def _settle_all(  # type: ignore[no-untyped-def]
     bars, leave_bought, leave_sold, orders, costs, index_N2, price_N2, reason_N, is_ambiguous_N
 ):

@@ -12,15 +12,14 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import CellType, FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
 from numba import njit
 
 MARKET = Path(__file__).resolve().parent
-CompiledFunction = TypeVar("CompiledFunction", bound=Callable[..., Any])
 
 
-def fill_kernel(function: CompiledFunction) -> CompiledFunction:
+def fill_kernel(function: Callable[..., Any]) -> Any:
     """Compile a function; its cache holds while its folder and `trademl.market` are as they are."""
     code = function.__code__
     folder = Path(code.co_filename).resolve().parent
@@ -32,7 +31,7 @@ def fill_kernel(function: CompiledFunction) -> CompiledFunction:
     )
     closed.__doc__, closed.__module__ = function.__doc__, function.__module__
     closed.__qualname__ = function.__qualname__
-    return njit(nogil=True, cache=True)(closed)  # type: ignore[no-any-return]
+    return njit(nogil=True, cache=True)(closed)
 
 
 @cache

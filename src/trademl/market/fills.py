@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 from trademl.errors import DataError
 from trademl.market.carry import carried_each, financing
 from trademl.market.costs import Costs
-from trademl.market.friction import Friction, Tape, friction_of, tape_of
+from trademl.market.friction import Tape, friction_of, tape_of
 from trademl.market.orders import ExitReason, Orders, Transactions
 from trademl.market.pyramid import Pyramid, build_pyramid, first_outside_each
 from trademl.market.quotes import Quotes
@@ -69,31 +69,31 @@ BID_SIZE, ASK_SIZE, VOLATILITY = range(3)  # rows of a tape's book
 BLOCK = 64  # quotes looked at together
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def entry_price(side: int, bid: float, ask: float, slippage: float) -> float:
     """Return the price of a market entry on an executable quote."""
     return ask + slippage if side > 0 else bid - slippage
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def market_exit_price(side: int, bid: float, ask: float, slippage: float) -> float:
     """Return the price of a market exit of a position of ``side`` on an executable quote."""
     return bid - slippage if side > 0 else ask + slippage
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def exit_touch(side: int, bid: float, ask: float) -> float:
     """Return the price at which a position of ``side`` could be left, before slippage."""
     return bid if side > 0 else ask
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def barriers(side: int, entry: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
     """Return the prices of the take profit and of the stop of a position."""
     return entry + side * take_profit, entry - side * stop_loss
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def band(side: int, entry: float, take_profit: float, stop_loss: float) -> tuple[float, float]:
     """Return the exit touches, lower and upper, between which no barrier is reached."""
     limit_price, stop_price = barriers(side, entry, take_profit, stop_loss)
@@ -101,25 +101,25 @@ def band(side: int, entry: float, take_profit: float, stop_loss: float) -> tuple
     return min(limit_price, stop_price) + slack, max(limit_price, stop_price) - slack
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def later(moment: int, by: int) -> int:
     """Return a time later by nanoseconds of 0 or more, or the end of time where that is earlier."""
     return moment + by if by <= END_OF_TIME - moment else END_OF_TIME
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def is_limit_reached(side: int, touch: float, limit_price: float, slack: float) -> bool:
     """Say whether the exit touch of a position of ``side`` reaches its take profit."""
     return touch >= limit_price - slack if side > 0 else touch <= limit_price + slack
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def is_stop_reached(side: int, touch: float, stop_price: float, slack: float) -> bool:
     """Say whether the exit touch of a position of ``side`` reaches its stop."""
     return touch <= stop_price + slack if side > 0 else touch >= stop_price - slack
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def barrier_reached(
     side: int, touch: float, entry: float, take_profit: float, stop_loss: float
 ) -> int:
@@ -456,8 +456,21 @@ def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactio
     touched_N = np.empty(n, np.int64)
     decided_ns_N, entered_N = market.ts_P[orders.quote_index], market.rank_P[orders.quote_index]
     entry_N = done.entry_price
+    ts, bid, ask, _, book, friction = on_market
     _enter(
-        *on_market, decided_ns_N, side, *distances, entered_N, entry_N, units_N, lower_N, upper_N
+        ts,
+        bid,
+        ask,
+        book,
+        friction,
+        decided_ns_N,
+        side,
+        *distances,
+        entered_N,
+        entry_N,
+        units_N,
+        lower_N,
+        upper_N,
     )
     for pyramid, wanted_N in ((market.leave_bought, side > 0), (market.leave_sold, side < 0)):
         first_outside_each(pyramid, wanted_N, entered_N + 1, lower_N, upper_N, touched_N)
@@ -494,7 +507,6 @@ def _enter(  # type: ignore[no-untyped-def]
     ts,
     bid,
     ask,
-    flags,
     book,
     friction,
     decided_ns_N,

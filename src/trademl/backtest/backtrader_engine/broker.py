@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import backtrader as bt
-import numpy as np
 
 from trademl.backtest.backtrader_engine.feed import QuoteFeed
 from trademl.backtest.limits import Limits, is_rejected
 from trademl.errors import ConfigError
-from trademl.market.carry import NO_CARRY, Carry, carried
+from trademl.market.carry import NO_CARRY, carried
 from trademl.market.costs import Costs
 from trademl.market.fills import (
     ROUNDING,
