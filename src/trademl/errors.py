@@ -67,7 +67,8 @@ class ParityError(TrademlError):
 EXTRAS = {
     "train": ("torch", "optuna"),
     "serve": ("orjson", "httptools", "uvloop"),
-    "backtest": ("backtrader",),
+    "backtest": ("backtrader", "empyrical"),
+    "calendars": ("exchange_calendars",),
     "monitor": ("matplotlib", "jinja2"),
 }
 

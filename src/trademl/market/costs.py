@@ -124,3 +124,8 @@ class Costs:
         if self.spread_scale:  # the spread that it is a share of is wider already
             scaled["slippage_spreads"] = self.slippage_spreads
         return replace(self, **scaled)
+
+
+def realistic_costs() -> Costs:
+    """Return the costs of a strategy that names none: late, and worse than the touch; no fee."""
+    return Costs(latency_ms=50.0, quote_delay_ms=50.0, slippage_spreads=0.1)

@@ -14,7 +14,7 @@ from trademl.etl.splits import SplitConfig
 from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sessions import session_days
 from trademl.ingest.sources import FeedConfig
-from trademl.market.costs import Costs
+from trademl.market.costs import Costs, realistic_costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
 from trademl.train.search_space import parse_tuning_config
@@ -39,7 +39,7 @@ class Strategy:
     seed: int = 7
     feed: FeedConfig = field(default_factory=FeedConfig)
     orders: OrderBotConfig = field(default_factory=OrderBotConfig)
-    costs: Costs = field(default_factory=Costs)
+    costs: Costs = field(default_factory=realistic_costs)
     health: HealthConfig = field(default_factory=HealthConfig)
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     split: SplitConfig = field(default_factory=SplitConfig)
