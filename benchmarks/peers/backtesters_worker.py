@@ -73,7 +73,9 @@ def backtrader(threshold: float, barrier: float) -> dict[str, object]:
     cerebro.addstrategy(Rule)
     cerebro.broker.set_coc(True)
     cerebro.broker.setcash(1e9)
-    cerebro.broker.set_slippage_fixed(SLIPPAGE, slip_open=True, slip_limit=False, slip_match=True, slip_out=True)
+    cerebro.broker.set_slippage_fixed(
+        SLIPPAGE, slip_open=True, slip_limit=False, slip_match=True, slip_out=True
+    )
     cerebro.broker.addcommissioninfo(Fee())
     start = time.perf_counter()
     (strategy,) = cerebro.run()
@@ -104,7 +106,12 @@ def backtesting(threshold: float, barrier: float) -> dict[str, object]:
                 self.buy(size=1)
 
     test = Backtest(
-        frame, Rule, cash=1e9, commission=lambda size, price: abs(size) * (FEE + SLIPPAGE), trade_on_close=True, finalize_trades=False
+        frame,
+        Rule,
+        cash=1e9,
+        commission=lambda size, price: abs(size) * (FEE + SLIPPAGE),
+        trade_on_close=True,
+        finalize_trades=False,
     )
     start = time.perf_counter()
     found = test.run()
@@ -113,7 +120,11 @@ def backtesting(threshold: float, barrier: float) -> dict[str, object]:
     done = [
         (int(a), float(p) + SLIPPAGE, int(b), float(q) - SLIPPAGE)
         for a, p, b, q in zip(
-            trades["EntryBar"], trades["EntryPrice"], trades["ExitBar"], trades["ExitPrice"], strict=True
+            trades["EntryBar"],
+            trades["EntryPrice"],
+            trades["ExitBar"],
+            trades["ExitPrice"],
+            strict=True,
         )
     ]
     return {"seconds": seconds, "trades": done}

@@ -48,6 +48,9 @@ class ScoreRule:
         Which way to trade.
     size : float
         Units.
+    rest_quotes : int
+        Quotes after an exit on which nothing is entered; 0 lets one quote end a trade and begin
+        another.
     """
 
     threshold: float
@@ -56,6 +59,7 @@ class ScoreRule:
     time_limit_s: float
     side: Side = Side.BUY
     size: float = 1.0
+    rest_quotes: int = 0
 
     def __post_init__(self) -> None:
         for name in ("take_profit", "stop_loss", "size"):
@@ -65,7 +69,7 @@ class ScoreRule:
             raise ConfigError(f"time_limit_s is {self.time_limit_s}, expected 0 or more")
 
     @property
-    def numbers(self) -> tuple[float, int, float, float, int, float]:
+    def numbers(self) -> tuple[float, int, float, float, int, float, int]:
         """The rule as compiled code reads it."""
         return (
             float(self.threshold),
@@ -74,6 +78,7 @@ class ScoreRule:
             float(self.stop_loss),
             round(self.time_limit_s * NS_PER_S),
             float(self.size),
+            int(self.rest_quotes),
         )
 
 
@@ -126,7 +131,7 @@ def trade_scores(
     """
     _check_scores(quotes, score_P)
     carry = financing(quotes, costs) if carry is None else carry
-    decided, index, price, reason, units, counts = _scores_in_turn(
+    decided, index, price, reason, units, counts = scores_in_turn(
         *tape_of(quotes, costs),
         friction_of(costs),
         carry,
@@ -134,15 +139,16 @@ def trade_scores(
         new_account(),
         score_P,
         rule.numbers,
+        0,
     )
     side = np.full(len(decided), rule.side, np.int8)
     trips = Trips(decided, side, index, price, reason, units, score_P[decided])
-    skipped, rejected, halted = counts
+    skipped, rejected, halted, _, open_skipped = counts
     return trips.trades(
         quotes.ts_event,
         costs,
         carry,
-        skipped_while_in_position=skipped,
+        skipped_while_in_position=skipped + open_skipped,
         rejected=rejected,
         halted=halted,
     )
@@ -205,16 +211,20 @@ def _next_decision(score, threshold, ts, k, limits, account):  # type: ignore[no
 
 
 @fill_kernel
-def _scores_in_turn(  # type: ignore[no-untyped-def]
-    ts, bid, ask, flags, book, friction, carry, limits, account, score, rule
+def scores_in_turn(  # type: ignore[no-untyped-def]
+    ts, bid, ask, flags, book, friction, carry, limits, account, score, rule, start
 ):
-    """Return decisions, entry and exit quotes and prices, reasons, units, and counts."""
-    threshold, side, take_profit, stop_loss, limit_ns, size = rule
+    """Return decisions, entry and exit quotes and prices, reasons, units, and counts.
+
+    Counts are the wishes skipped, rejected and halted, the quote from which to go on, and the
+    wishes skipped for a trade that is still open.
+    """
+    threshold, side, take_profit, stop_loss, limit_ns, size, rest = rule
     size = min(size, limits.max_units)
     room = ROOM
     decided, reason, units = np.empty(room, np.int64), np.empty(room, np.int8), np.empty(room)
     index, price = np.empty((room, 2), np.int64), np.empty((room, 2))
-    n, k, rejected, halted, skipped = 0, 0, 0, 0, 0
+    n, k, rejected, halted, skipped, open_skipped = 0, start, 0, 0, 0, 0
     while True:
         k, n_rejected, n_halted = _next_decision(score, threshold, ts, k, limits, account)
         rejected, halted = rejected + n_rejected, halted + n_halted
@@ -242,13 +252,15 @@ def _scores_in_turn(  # type: ignore[no-untyped-def]
         index[n, 0], index[n, 1], price[n, 0], price[n, 1] = entered, left, paid, got
         n += 1
         free_from = left if left >= 0 else len(score)
-        skipped += _n_at_least(score, k + 1, free_from, threshold)
+        passed = _n_at_least(score, k + 1, min(free_from + rest, len(score)), threshold)
         if left < 0:
+            open_skipped = passed
             break
-        k = left
+        skipped += passed
+        k = left + rest
         net = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
         account_for(account, ts[left], net)
-    counts = (skipped, rejected, halted)
+    counts = (skipped, rejected, halted, k, open_skipped)
     return decided[:n], index[:n], price[:n], reason[:n], units[:n], counts
 
 
@@ -272,7 +284,7 @@ def _summary(  # type: ignore[no-untyped-def]
     ts, bid, ask, flags, book, friction, carry, limits, account, score, rule
 ):
     """Return trades, net profit, hit rate and drawdown; holds one trade at a time."""
-    threshold, side, take_profit, stop_loss, limit_ns, size = rule
+    threshold, side, take_profit, stop_loss, limit_ns, size, rest = rule
     size = min(size, limits.max_units)
     n, won, net, peak, depth, k = 0, 0, 0.0, 0.0, 0.0, 0
     while True:
@@ -297,7 +309,7 @@ def _summary(  # type: ignore[no-untyped-def]
             break
         pnl = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
         account_for(account, ts[left], pnl)
-        n, won, net, k = n + 1, won + (pnl > 0), net + pnl, left
+        n, won, net, k = n + 1, won + (pnl > 0), net + pnl, left + rest
         peak = max(peak, net)
         depth = max(depth, peak - net)
     return n, net, won / n if n else np.nan, depth
