@@ -164,7 +164,7 @@ def _portfolio(thresholds: np.ndarray, barriers: np.ndarray):
     import vectorbt as vbt
 
     price, score = _held["price"], _held["score"]
-    close = pd.DataFrame({k: price for k in range(len(thresholds))})
+    close = pd.DataFrame(dict.fromkeys(range(len(thresholds)), price))
     entries = pd.DataFrame({k: score >= threshold for k, threshold in enumerate(thresholds)})
     # The stop is measured from the close; a hair nearer, so that rounding loses no touch.
     loss = (barriers - SLIPPAGE - 1e-6) / price[:, None]
