@@ -150,7 +150,7 @@ def _history_from(ts_event: NDArray[np.int64], at: int, costs: Costs) -> int:
 def _joined(parts: list[Trades], open_skipped: int) -> Trades:
     """Return the trades of all blocks; only the last says what is open."""
     last = parts[-1]
-    columns = {
+    columns: dict[str, Any] = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts])
         for field in fields(Trades)
         if isinstance(getattr(last, field.name), np.ndarray)

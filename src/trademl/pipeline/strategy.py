@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trademl.backtest.settings import BacktestConfig
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
@@ -44,6 +45,7 @@ class Strategy:
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)
+    backtest: BacktestConfig = field(default_factory=BacktestConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     tuning: Mapping[str, Any] = field(default_factory=dict)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from market_cases import random_walk
 
+from market_cases import random_walk
 from trademl.backtest.parity import check_parity
 from trademl.backtest.score_rule import ScoreRule, trade_scores
 from trademl.backtest.streaming import trade_scores_of_file
