@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from market_cases import make_quotes
 
+from market_cases import make_quotes
 from trademl.errors import ConfigError, DataError
 from trademl.market.adjustments import Event, adjust
 from trademl.market.carry import carried_each, financing
