@@ -125,14 +125,15 @@ def _sections() -> dict[str, Any]:
 
 def _defaults() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
-    sections = _sections()
+    sections, plain = _sections(), Strategy()
     for top in fields(Strategy):
         if top.name not in sections:
             value = top.default if top.default is not MISSING else None
             found[top.name] = Setting(value, "default")
             continue
         for key in fields(sections[top.name]):
-            found[f"{top.name}.{key.name}"] = Setting(key.default, "default")
+            value = getattr(getattr(plain, top.name), key.name)
+            found[f"{top.name}.{key.name}"] = Setting(value, "default")
     return found
 
 

@@ -77,7 +77,8 @@ class ParityError(TrademlError):
 EXTRAS = {
     "train": ("torch", "optuna"),
     "serve": ("orjson", "httptools", "uvloop"),
-    "backtest": ("backtrader",),
+    "backtest": ("backtrader", "empyrical"),
+    "calendars": ("exchange_calendars",),
     "monitor": ("matplotlib", "jinja2"),
     "aws": ("boto3",),
     "sagemaker": ("sagemaker",),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.backtest.results import ledger_rows
-from trademl.backtest.run import backtest
+from trademl.backtest.run import DEFAULT, backtest
+from trademl.backtest.settings import NO_LIMIT, BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.errors import DataError
 from trademl.etl.dataset import load_split
@@ -18,6 +19,7 @@ from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
+from trademl.market.friction import with_volatility
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
@@ -39,6 +41,8 @@ def backtest_model(
     score_N: NDArray[np.float64] | None = None,
     deployment_id: str | None = None,
     split: str = "test",
+    config: BacktestConfig = DEFAULT,
+    seed: int = 7,
     engines: Sequence[str] = ENGINES,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -51,6 +55,10 @@ def backtest_model(
         out.
     deployment_id : str, optional
         The deployment that gave them.
+    config : BacktestConfig
+        Capital, sizes, limits and rejected orders.
+    seed : int
+        Decides what is left to chance.
 
     Raises
     ------
@@ -68,12 +76,19 @@ def backtest_model(
         score_N = (
             load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
         )
-    parameters = {"costs": asdict(costs), "engines": list(engines), "split": split}
+    parameters = {
+        "costs": asdict(costs),
+        "backtest": {n: None if v == NO_LIMIT else v for n, v in asdict(config).items()},
+        "engines": list(engines),
+        "split": split,
+        "seed": seed,
+    }
     inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
     identity = artifact_id("backtest", inputs, parameters)
     if (published := store.find(identity)) is None:
         batch = read_batch(store.get(dataset.manifest["parents"][0]))
         with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
+            batch = replace(batch, quotes=with_volatility(batch.quotes, costs))
             signals, batch = _signals(batch, rows.order_id_N, score_N, costs)
             result = backtest(
                 batch.quotes,
@@ -81,6 +96,8 @@ def backtest_model(
                 costs,
                 threshold=model.metrics["threshold"],
                 engines=engines,
+                config=config,
+                seed=seed,
                 progress=progress,
             )
             trades, equity = ledger_rows(result, batch.quotes)

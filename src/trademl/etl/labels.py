@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from trademl.ingest.batch import Batch
 from trademl.market.bars import settle_on_bars
 from trademl.market.costs import Costs
-from trademl.market.fills import market_exit_price, round_trip_fees, settle
+from trademl.market.fills import market_exit_price, round_trip_fees, settle, slippage_on
+from trademl.market.friction import friction_of, tape_of
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import Quotes
 
@@ -179,12 +180,14 @@ def mark_at_end(
     if not (executable := np.flatnonzero(quotes.is_executable)).size:
         return mark_N
     last = executable[-1]
+    tape, friction = tape_of(quotes, costs), friction_of(costs)
+    worse = slippage_on(tape.bid, tape.ask, tape.book, friction, last, 1.0)
     for side in Side:
         of = orders.side == side
-        left_at = market_exit_price(side, quotes.bid[last], quotes.ask[last], costs.slippage)
+        left_at = market_exit_price(side, tape.bid[last], tape.ask[last], worse)
         exit_N = np.full(int(of.sum()), left_at)
         fees_N = round_trip_fees(done.entry_price[of], exit_N, costs)
-        mark_N[of] = (exit_N - done.entry_price[of]) * side - fees_N
+        mark_N[of] = (exit_N - done.entry_price[of]) * side * costs.multiplier - fees_N
     return mark_N
 
 

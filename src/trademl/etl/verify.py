@@ -11,7 +11,7 @@ Shape letters: N rows of the dataset, D columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from trademl.etl.recipe import FeatureRecipe, read_recipe
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
+from trademl.market.friction import with_volatility
 from trademl.ports import Progress
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
@@ -128,6 +129,8 @@ def examine_dataset(
         How its labels were made.
     """
     evidence = Evidence()
+    # Cut data are too short to know it; it reads whole minutes before each quote and none after.
+    batch = replace(batch, quotes=with_volatility(batch.quotes, labelling.costs))
     columns = [column["name"] for column in recipe.columns()]
     total = sum(len(split) for split in splits.values())
     for done, (name, split, row) in enumerate(_chosen(splits, total, sample, seed)):

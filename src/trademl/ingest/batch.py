@@ -299,10 +299,19 @@ def joined_quotes(pieces: list[Quotes]) -> Quotes:
 
 
 def joined(kind: type[Columns], pieces: list[Columns]) -> Columns:
-    """Return one object of arrays laid end to end, and empty the list, column by column."""
+    """Return one object of arrays laid end to end, and empty the list, column by column.
+
+    A column that no piece has is None.
+    """
     columns = {f.name: [getattr(p, f.name) for p in pieces] for f in fields(kind)}
     pieces.clear()
-    return kind(**{name: np.concatenate(columns.pop(name)) for name in list(columns)})
+    whole: dict[str, Any] = {name: _end_to_end(columns.pop(name)) for name in list(columns)}
+    return kind(**whole)
+
+
+def _end_to_end(column: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    held = [piece for piece in column if piece is not None]
+    return np.concatenate(held) if held else None
 
 
 def _quote_index(

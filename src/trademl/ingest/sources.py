@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
+from trademl.ingest.calendars import session_times
 from trademl.ingest.sessions import session_extremes
 from trademl.ingest.table_file import (
     column_of,
@@ -22,6 +23,7 @@ from trademl.ingest.table_file import (
 )
 from trademl.ingest.tick_rule import quotes_from_prints
 from trademl.market.quotes import TRADEABLE, QuoteFlag, Quotes, flag_quotes
+from trademl.market.sessions import close_outside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -52,6 +54,9 @@ class FeedConfig:
         Zone of naive times, and of ``session_open``; UTC for the latter where none is given.
     session_open : str
         Local time ``HH:MM`` at which a trading session begins.
+    calendar : str
+        Name of an exchange calendar (XNYS, CMES, 24/5, ...): quotes outside of its sessions are of
+        a closed market, and fill nothing. None where empty.
     allow_bad_quotes : bool
         Read a file even if more than 5 % of its quotes are crossed or one-sided.
     """
@@ -61,6 +66,7 @@ class FeedConfig:
     tick_size: float | None = None
     timezone: str | None = None
     session_open: str = "00:00"
+    calendar: str = ""
     allow_bad_quotes: bool = False
 
     def __post_init__(self) -> None:
@@ -105,7 +111,7 @@ def read_quotes(config: FeedConfig) -> Quotes:
     DataError
         If the file is damaged or empty, lacks a column, holds bars or several instruments, has
         naive times and no ``timezone``, times that go backwards, prices that are not positive,
-        both sides absent, or more than 5 % of its quotes crossed or one-sided.
+        both sides absent, no size on a side, or more than 5 % of its quotes crossed or one-sided.
     """
     path = quotes_path(config)
     table = read_table(path)
@@ -122,7 +128,12 @@ def read_quotes(config: FeedConfig) -> Quotes:
     mid_open, high, low = session_extremes(
         ts_event, mid, timezone=config.timezone or "UTC", session_open=config.session_open
     )
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+    sizes = _sizes(path, table, columns)
+    quotes = Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s, *sizes)
+    if not config.calendar:
+        return quotes
+    sessions = session_times(config.calendar, int(ts_event[0]), int(ts_event[-1]))
+    return close_outside(quotes, *sessions)
 
 
 def _refuse_bars(path: Path, columns: dict[str, str]) -> None:
@@ -150,6 +161,20 @@ def _bid_ask(
         row = int(np.flatnonzero(~(prices > 0))[0])
         raise DataError(f"{place(path, row)} has price {prices[row]}, expected more than 0")
     return quotes_from_prints(prices, config.tick_size)
+
+
+def _sizes(
+    path: Path, table: pa.Table, columns: dict[str, str]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    if not {"bid_size", "ask_size"} <= set(columns):
+        return None, None
+    bid_size, ask_size = (numbers_of(path, table, columns[n]) for n in ("bid_size", "ask_size"))
+    if not ((bid_size > 0).any() and (ask_size > 0).any()):
+        raise DataError(
+            f"{path}: a side never shows any size: nothing could be traded; leave out the columns "
+            "bid_size and ask_size where sizes are not known"
+        )
+    return bid_size, ask_size
 
 
 def _market_state(

@@ -159,6 +159,8 @@ def _serve_and_trade(
             ledger,
             score_N=score_N,
             deployment_id=deployment.id,
+            config=strategy.backtest,
+            seed=strategy.seed,
             progress=progress,
         )
     )

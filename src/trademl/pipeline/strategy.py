@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from trademl.aws.settings import AwsConfig
+from trademl.backtest.settings import BacktestConfig
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
 from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sessions import session_days
 from trademl.ingest.sources import FeedConfig
-from trademl.market.costs import Costs
+from trademl.market.costs import Costs, realistic_costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
 from trademl.train.gate import GateConfig
@@ -41,12 +42,13 @@ class Strategy:
     seed: int = 7
     feed: FeedConfig = field(default_factory=FeedConfig)
     orders: OrderBotConfig = field(default_factory=OrderBotConfig)
-    costs: Costs = field(default_factory=Costs)
+    costs: Costs = field(default_factory=realistic_costs)
     health: HealthConfig = field(default_factory=HealthConfig)
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     gate: GateConfig = field(default_factory=GateConfig)
+    backtest: BacktestConfig = field(default_factory=BacktestConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     aws: AwsConfig = field(default_factory=AwsConfig)
     tuning: Mapping[str, Any] = field(default_factory=dict)
