@@ -1,0 +1,120 @@
+"""Checkpoints that any number of processes can go on from, however the network was divided.
+
+Written by ``torch.distributed.checkpoint``: every process writes what it holds under names that do
+not depend on the division, and reads what it needs. A folder is complete or absent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_state_dict,
+)
+
+from trademl.errors import StoreError
+from trademl.store.artifacts import storage_errors, write_atomically
+from trademl.train.networks import Layers
+from trademl.train.parallel.position import Position
+from trademl.train.parallel.world import World
+
+_POSITION = "position.json"
+_OPTIONS = StateDictOptions(flatten_optimizer_state_dict=True)
+_KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run, below a folder that every process can reach."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self._folder = folder
+        self._world = world
+
+    def save(self, layers: Layers, optimizer: torch.optim.Optimizer, position: Position) -> None:
+        """Write a checkpoint, then remove all but the last two and the best; every process calls it.
+
+        Raises
+        ------
+        StoreError
+            If the disk is full or not writable.
+        """
+        final = self._of_step(position.step)
+        part = final.with_name(f"{final.name}.part")
+        with storage_errors(self._folder):
+            if self._world.is_first:
+                shutil.rmtree(part, ignore_errors=True)
+            self._world.wait()
+            dcp.save(_state(layers, optimizer), checkpoint_id=part, no_dist=self._world.size == 1)
+            if self._world.is_first:
+                write_atomically(part / _POSITION, msgspec.json.encode(position))
+                shutil.rmtree(final, ignore_errors=True)
+                part.rename(final)
+                self._prune({position.best_step})
+            self._world.wait()
+
+    def latest(self) -> int | None:
+        """Return the step of the newest complete checkpoint."""
+        return max(self._steps(), default=None)
+
+    def load(self, layers: Layers, optimizer: torch.optim.Optimizer, step: int) -> Position:
+        """Put weights and moments back, and return where the run stood; every process calls it.
+
+        Raises
+        ------
+        StoreError
+            If the checkpoint is damaged, or of another network.
+        """
+        folder = self._of_step(step)
+        state = _state(layers, optimizer)
+        try:
+            dcp.load(state, checkpoint_id=folder, no_dist=self._world.size == 1)
+            position = msgspec.json.decode((folder / _POSITION).read_bytes(), type=Position)
+        except (OSError, ValueError, RuntimeError, dcp.api.CheckpointException) as error:
+            what = str(error).strip().splitlines()[-1]
+            raise StoreError(
+                f"{folder} cannot be gone on from ({what}): delete it, or the run's folder"
+            ) from error
+        set_state_dict(
+            layers,
+            optimizer,
+            model_state_dict=state["network"],
+            optim_state_dict=state["optimizer"],
+            options=_OPTIONS,
+        )
+        return position
+
+    def read_weights(self, step: int, network: Layers) -> dict[str, Tensor]:
+        """Return the weights of a checkpoint as whole tensors; one process calls it, on its own."""
+        state = {"network": network.state_dict()}
+        dcp.load(state, checkpoint_id=self._of_step(step), no_dist=True)
+        return state["network"]
+
+    def _of_step(self, step: int) -> Path:
+        return self._folder / f"step-{step:09d}"
+
+    def _steps(self) -> list[int]:
+        found = self._folder.glob(f"step-*/{_POSITION}")
+        return sorted(
+            int(path.parent.name.removeprefix("step-"))
+            for path in found
+            if path.parent.suffix != ".part"
+        )
+
+    def _prune(self, keep: Collection[int | None]) -> None:
+        for step in self._steps()[:-_KEPT]:
+            if step not in keep:
+                shutil.rmtree(self._of_step(step), ignore_errors=True)
+
+
+def _state(layers: Layers, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    network, moments = get_state_dict(layers, optimizer, options=_OPTIONS)
+    return {"network": network, "optimizer": moments}

@@ -1,0 +1,80 @@
+"""Data parallelism over whole copies of the network: `DistributedDataParallel`, or one process.
+
+Shape letters: B rows of a rank, D features, K targets.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from trademl.train.network_config import NetworkTraining
+from trademl.train.networks import Layers
+from trademl.train.parallel.technique import WeightedLoss, scaled
+
+
+class DataParallel:
+    """A whole copy of the network; see `trademl.train.parallel.technique.Technique`.
+
+    Parameters
+    ----------
+    layers : Layers
+        All of them, on the rank's device.
+    mesh : DeviceMesh, optional
+        One dimension, of the ranks that hold copies; None where there is one process.
+    """
+
+    reads = True
+
+    def __init__(
+        self, layers: Layers, training: NetworkTraining, mesh: DeviceMesh | None = None
+    ) -> None:
+        self.layers = layers
+        self._n_copies = mesh.size() if mesh else 1
+        self._n_pieces = training.accumulate
+        self._loss = WeightedLoss(training.loss)
+        self._network: nn.Module = layers
+        if mesh:
+            self._network = DistributedDataParallel(
+                layers,
+                process_group=mesh.get_group(),
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+
+    def step(self, features_BD: Tensor, target_BK: Tensor) -> Tensor:
+        """Add the gradient, a piece after another; ranks average with the last piece."""
+        total = torch.zeros((), device=features_BD.device)
+        # DDP averages the ranks' gradients, which are parts of a sum
+        pieces = zip(
+            features_BD.chunk(self._n_pieces),
+            scaled(target_BK, self._n_copies).chunk(self._n_pieces),
+            strict=True,
+        )
+        for number, (features, target) in enumerate(pieces, start=1):
+            with self._without_sync() if number < self._n_pieces else nullcontext():
+                loss = self._loss(self._network(features), target)
+                loss.backward()
+            total += loss.detach()
+        return total / self._n_copies
+
+    def evaluate(self, features_BD: Tensor, target_BK: Tensor) -> Tensor:
+        """Return the rank's part of the loss."""
+        with torch.inference_mode():
+            loss: Tensor = self._loss(self.layers(features_BD), target_BK)
+        return loss
+
+    def clip(self, norm: float) -> None:
+        """Clip the gradient, which is the same on every rank."""
+        clip_grad_norm_(self.layers.parameters(), norm)
+
+    def _without_sync(self) -> nullcontext[None]:
+        if isinstance(self._network, DistributedDataParallel):
+            found: nullcontext[None] = self._network.no_sync()  # type: ignore[no-untyped-call]
+            return found
+        return nullcontext()
