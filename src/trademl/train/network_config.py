@@ -20,7 +20,7 @@ class NetworkConfig:
     Parameters
     ----------
     kind : {"temporal_convolution", "transformer"}
-        Dilated causal convolutions, or an encoder of self-attention. A transformer of depth 1 is the
+        Dilated causal convolutions, or an encoder of self-attention; a transformer of depth 1 is a
         small attention network.
     n_steps : int
         Steps of time in a row's features, oldest first. The last ``n_steps * C`` columns are the

@@ -10,6 +10,7 @@ embedding and the head the tensor is ``x_BTW``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -114,7 +115,7 @@ class Embedding(nn.Module):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         x_BD = (x_BD - self.mean_D) / self.scale_D
-        steps_BTC = x_BD[:, self._n_static :].unflatten(1, (self._n_steps, self._n_channels))
+        steps_BTC = x_BD[:, self._n_static :].view(-1, self._n_steps, self._n_channels)
         if self._n_static:
             static_BTS = x_BD[:, None, : self._n_static].expand(-1, self._n_steps, -1)
             steps_BTC = torch.cat([steps_BTC, static_BTS], dim=2)
@@ -122,14 +123,14 @@ class Embedding(nn.Module):
         return projected + self.position_TW
 
 
-class Block(nn.Module):
+class Block(nn.Module, ABC):
     """A layer from ``x_BTW`` to ``x_BTW`` that may compute its activations twice."""
 
     recompute = False
 
+    @abstractmethod
     def transform(self, x_BTW: Tensor) -> Tensor:
         """Return what the block makes of its input."""
-        raise TypeError(f"{type(self).__name__} does not say what it computes")
 
     def forward(self, x_BTW: Tensor) -> Tensor:
         if self.recompute and self.training:
@@ -154,7 +155,8 @@ class ConvolutionBlock(Block):
     def transform(self, x_BTW: Tensor) -> Tensor:
         past_BWT = functional.pad(self.norm(x_BTW).transpose(1, 2), (self._padding, 0))
         inner_BTW = functional.gelu(self.convolve(past_BWT)).transpose(1, 2)
-        return x_BTW + self.mix(inner_BTW)
+        mixed_BTW: Tensor = self.mix(inner_BTW)
+        return x_BTW + mixed_BTW
 
 
 class EncoderBlock(Block):
@@ -177,7 +179,8 @@ class EncoderBlock(Block):
 
     def transform(self, x_BTW: Tensor) -> Tensor:
         x_BTW = x_BTW + self.gather(self._attend(self.attention_norm(x_BTW)))
-        return x_BTW + self.contract(functional.gelu(self.expand(self.step_norm(x_BTW))))
+        step_BTW: Tensor = self.contract(functional.gelu(self.expand(self.step_norm(x_BTW))))
+        return x_BTW + step_BTW
 
     def _attend(self, x_BTW: Tensor) -> Tensor:
         parts = self.query_key_value(x_BTW).chunk(3, dim=2)

@@ -7,19 +7,23 @@ not depend on the division, and reads what it needs. A folder is complete or abs
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_state_dict,
     set_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from trademl.errors import StoreError
 from trademl.store.artifacts import storage_errors, write_atomically
@@ -40,7 +44,7 @@ class Checkpoints:
         self._world = world
 
     def save(self, layers: Layers, optimizer: torch.optim.Optimizer, position: Position) -> None:
-        """Write a checkpoint, then remove all but the last two and the best; every process calls it.
+        """Write a checkpoint and remove all but the last two and the best; every process calls it.
 
         Raises
         ------
@@ -53,7 +57,8 @@ class Checkpoints:
             if self._world.is_first:
                 shutil.rmtree(part, ignore_errors=True)
             self._world.wait()
-            dcp.save(_state(layers, optimizer), checkpoint_id=part, no_dist=self._world.size == 1)
+            with _quiet():
+                save(_state(layers, optimizer), checkpoint_id=part, no_dist=self._world.size == 1)
             if self._world.is_first:
                 write_atomically(part / _POSITION, msgspec.json.encode(position))
                 shutil.rmtree(final, ignore_errors=True)
@@ -76,9 +81,10 @@ class Checkpoints:
         folder = self._of_step(step)
         state = _state(layers, optimizer)
         try:
-            dcp.load(state, checkpoint_id=folder, no_dist=self._world.size == 1)
+            with _quiet():
+                load(state, checkpoint_id=folder, no_dist=self._world.size == 1)
             position = msgspec.json.decode((folder / _POSITION).read_bytes(), type=Position)
-        except (OSError, ValueError, RuntimeError, dcp.api.CheckpointException) as error:
+        except (OSError, ValueError, RuntimeError, CheckpointException) as error:
             what = str(error).strip().splitlines()[-1]
             raise StoreError(
                 f"{folder} cannot be gone on from ({what}): delete it, or the run's folder"
@@ -95,7 +101,8 @@ class Checkpoints:
     def read_weights(self, step: int, network: Layers) -> dict[str, Tensor]:
         """Return the weights of a checkpoint as whole tensors; one process calls it, on its own."""
         state = {"network": network.state_dict()}
-        dcp.load(state, checkpoint_id=self._of_step(step), no_dist=True)
+        with _quiet():
+            load(state, checkpoint_id=self._of_step(step), no_dist=True)
         return state["network"]
 
     def _of_step(self, step: int) -> Path:
@@ -113,6 +120,14 @@ class Checkpoints:
         for step in self._steps()[:-_KEPT]:
             if step not in keep:
                 shutil.rmtree(self._of_step(step), ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out torch's remark that one process works alone, which it was told to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
+        yield
 
 
 def _state(layers: Layers, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Shape letters: B rows of a rank, D features, K targets.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import warnings
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -38,14 +39,7 @@ class DataParallel:
         self._n_copies = mesh.size() if mesh else 1
         self._n_pieces = training.accumulate
         self._loss = WeightedLoss(training.loss)
-        self._network: nn.Module = layers
-        if mesh:
-            self._network = DistributedDataParallel(
-                layers,
-                process_group=mesh.get_group(),
-                broadcast_buffers=False,
-                gradient_as_bucket_view=True,
-            )
+        self._network = copied(layers, mesh) if mesh else layers
 
     def step(self, features_BD: Tensor, target_BK: Tensor) -> Tensor:
         """Add the gradient, a piece after another; ranks average with the last piece."""
@@ -73,8 +67,20 @@ class DataParallel:
         """Clip the gradient, which is the same on every rank."""
         clip_grad_norm_(self.layers.parameters(), norm)
 
-    def _without_sync(self) -> nullcontext[None]:
+    def _without_sync(self) -> AbstractContextManager[None]:
         if isinstance(self._network, DistributedDataParallel):
-            found: nullcontext[None] = self._network.no_sync()  # type: ignore[no-untyped-call]
-            return found
+            return self._network.no_sync()
         return nullcontext()
+
+
+def copied(network: nn.Module, mesh: DeviceMesh) -> DistributedDataParallel:
+    """Return a network whose gradient is averaged over the ranks of a mesh after each backward."""
+    with warnings.catch_warnings():
+        # its successor, forward_sync_buffers, is not there before torch 2.13
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(
+            network,
+            process_group=mesh.get_group(),
+            broadcast_buffers=False,  # the scale of features is the same on all, and stays
+            gradient_as_bucket_view=True,
+        )

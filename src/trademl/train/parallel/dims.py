@@ -1,6 +1,6 @@
 """One object that turns degrees into meshes of ranks, and refuses impossible ones.
 
-``dp`` is the number of copies that divide the rows, ``pp`` the number of ranks that divide the layers.
+``dp`` is how many copies divide the rows, ``pp`` how many ranks divide the layers.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ class ParallelDims:
         return init_device_mesh(device, (self.pp, self.dp), mesh_dim_names=("pp", "dp"))
 
 
-def parallel_dims(
-    distribution: Distribution, *, processes: int, hosts: int = 1
-) -> ParallelDims:
+def parallel_dims(distribution: Distribution, *, processes: int, hosts: int = 1) -> ParallelDims:
     """Return the degrees of a world.
 
     Parameters

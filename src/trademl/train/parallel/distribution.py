@@ -4,7 +4,8 @@ Three spellings give one value:
 
 - a word: ``"ddp"``, ``"fsdp"``, ``"pipeline"`` or ``"auto"``;
 - a table of one of these words, with its settings;
-- the ``distribution`` argument of SageMaker's estimators; see `trademl.train.parallel.smdistributed`.
+- the ``distribution`` argument of SageMaker's estimators: see
+  `trademl.train.parallel.smdistributed`.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class Distribution:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
         if self.processes_per_host < 0:
-            raise ConfigError(f"processes_per_host is {self.processes_per_host}, expected 1 or more")
+            raise ConfigError(
+                f"processes_per_host is {self.processes_per_host}, expected 1 or more"
+            )
         if not 0.0 <= self.memory_weight <= 1.0:
             raise ConfigError(f"memory_weight is {self.memory_weight}, expected from 0 to 1")
         if (self.technique == "pipeline") != (self.stages > 1):

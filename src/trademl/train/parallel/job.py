@@ -83,9 +83,7 @@ class NetworkJob:
             If the world, the batch and the network do not fit together.
         """
         self.network.channels(self.feature_dim)
-        dims = parallel_dims(
-            self.distribution, processes=self.processes_per_host, hosts=self.hosts
-        )
+        dims = parallel_dims(self.distribution, processes=self.processes_per_host, hosts=self.hosts)
         check_batch(
             self.distribution,
             dims,
@@ -149,14 +147,23 @@ def make_trainer(
     train, validation = (_open(job, world, name) for name in ("train", "validation"))
     copy, _ = dims.coordinates(world.rank)
     technique = make_technique(job, dims, world, train)
-    share = {"part": copy, "n_parts": dims.dp, "device": world.device, "is_read": technique.reads}
     size = job.training.batch_size
-    order = BatchOrder(len(train), size, job.training.block_rows, job.seed)
+
+    def stream(source: RowSource, order: BatchOrder) -> BatchStream:
+        return BatchStream(
+            source,
+            order,
+            part=copy,
+            n_parts=dims.dp,
+            device=world.device,
+            is_read=technique.reads,
+        )
+
     return Trainer(
         technique,
         job.training,
-        BatchStream(train, order, **share),
-        BatchStream(validation, BatchOrder(len(validation), size), **share),
+        stream(train, BatchOrder(len(train), size, job.training.block_rows, job.seed)),
+        stream(validation, BatchOrder(len(validation), size)),
         world,
         Checkpoints(job.folder / "checkpoints", world),
         report,

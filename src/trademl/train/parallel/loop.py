@@ -64,8 +64,6 @@ class Trainer:
             If the loss is no longer finite.
         """
         self.resume()
-        if self.is_finished:
-            return self.position
         place = self.position
         with self.train.opened(place.epoch, number=place.number) as batches:
             while not self.is_finished:

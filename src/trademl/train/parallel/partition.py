@@ -6,6 +6,7 @@ Letters: L layers, S stages.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from trademl.train.parallel.costs import LayerCost
 from trademl.train.parallel.distribution import Distribution
@@ -14,12 +15,12 @@ from trademl.train.parallel.distribution import Distribution
 def partition(costs: Sequence[LayerCost], distribution: Distribution) -> list[range]:
     """Return the layers of each stage: the given split, else a balanced one.
 
-    Each layer weighs its share of the network's bytes (weights, gradients, moments, activations) and
-    its share of the arithmetic, mixed by ``memory_weight``.
+    Each layer weighs its share of the network's bytes (weights, gradients, moments, activations)
+    and its share of the arithmetic, mixed by ``memory_weight``.
     """
     if distribution.split_at:
         cuts = [0, *distribution.split_at, len(costs)]
-        return [range(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [range(a, b) for a, b in pairwise(cuts)]
     n_bytes = sum(c.state_bytes + c.activation_bytes for c in costs)
     flops = sum(c.flops for c in costs)
     weight_L = [
@@ -55,7 +56,7 @@ def balanced(weight_L: Sequence[float], n_stages: int) -> list[range]:
             for i in range(stage + 1, n + 1)
         }
     cuts = [*best[n][2], n]
-    return [range(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(cuts)]
 
 
 def _extend(

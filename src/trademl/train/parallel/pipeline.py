@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import (
     PipelineStage,
@@ -18,11 +18,11 @@ from torch.distributed.pipelining import (
     ScheduleGPipe,
     ScheduleInterleaved1F1B,
 )
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from trademl.train.network_config import NetworkTraining
 from trademl.train.networks import Layers
+from trademl.train.parallel.ddp import copied
 from trademl.train.parallel.distribution import Distribution
 from trademl.train.parallel.technique import WeightedLoss, gradients, scaled
 
@@ -67,13 +67,14 @@ class PipelineParallel:
         device = next(layers.parameters()).device
         found = [
             PipelineStage(
-                self._copied(_part(layers, stages[number], training), mesh),
+                part if self._n_copies == 1 else copied(part, mesh["dp"]),
                 number,
                 len(stages),
                 device,
                 group=self._pipeline,
             )
             for number in stages_of_rank(distribution, rank)
+            for part in [_part(layers, stages[number], training)]
         ]
         self._schedule = _SCHEDULES[distribution.schedule](
             found if distribution.schedule == "interleaved_1f1b" else found[0],
@@ -100,9 +101,7 @@ class PipelineParallel:
         dist.all_reduce(squared, group=self._pipeline)
         clip_grads_with_norm_(self.layers.parameters(), norm, squared.sqrt())
 
-    def _run(
-        self, run: Any, features_BD: Tensor, target_BK: Tensor, losses: list[Tensor]
-    ) -> None:
+    def _run(self, run: Any, features_BD: Tensor, target_BK: Tensor, losses: list[Tensor]) -> None:
         arguments = (features_BD,) if self._is_first else ()
         if self._is_last:
             run(*arguments, target=target_BK, losses=losses, return_outputs=False)
@@ -113,13 +112,6 @@ class PipelineParallel:
         if not losses:
             return torch.zeros((), device=target_BK.device)
         return torch.stack([loss.detach() for loss in losses]).sum()
-
-    def _copied(self, part: nn.Module, mesh: DeviceMesh) -> nn.Module:
-        if self._n_copies == 1:
-            return part
-        return DistributedDataParallel(
-            part, process_group=mesh["dp"].get_group(), broadcast_buffers=False
-        )
 
 
 def _part(layers: Layers, numbers: range, training: NetworkTraining) -> Layers:

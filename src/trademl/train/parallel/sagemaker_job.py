@@ -1,8 +1,8 @@
 """A training job as SageMaker's container lays it out: hyperparameters, channels, folders.
 
 ``/opt/ml/input/config/hyperparameters.json`` holds texts; ``network``, ``training`` and
-``distribution`` are JSON objects in them, with the keys of a strategy file, and ``columns``, if it is
-there, a list of names. The channels ``train`` and ``validation`` hold RecordIO or Parquet files.
+``distribution`` are JSON objects in them, with the keys of a strategy file, and ``columns``, if it
+is there, a list of names. The channels ``train`` and ``validation`` hold RecordIO or Parquet files.
 Checkpoints go to ``/opt/ml/checkpoints``, the model to ``/opt/ml/model``.
 """
 

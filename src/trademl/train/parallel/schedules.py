@@ -73,8 +73,8 @@ def microbatches_in_flight(
 ) -> int:
     """Return how many microbatches' activations a rank holds at once, over all of its stages.
 
-    GPipe holds them all. One-forward-one-backward holds ``P - rank``. The interleaved schedule warms
-    up with ``2 (P - rank - 1) + (V - 1) P`` forwards, then adds one.
+    GPipe holds them all. One-forward-one-backward holds ``P - rank``. The interleaved schedule
+    warms up with ``2 (P - rank - 1) + (V - 1) P`` forwards, then adds one.
     """
     everything = stages_per_rank * microbatches
     if schedule == "gpipe":

@@ -19,7 +19,8 @@ custom_mpi_options ``-x NAME=VALUE``         an environment variable; what else 
 ============================================ ====================================================
 
 SMP 1 is archived since December 2023 and the newest SageMaker SDK knows neither library; nothing
-of them is needed here. Source: documentation of SageMaker's Python SDK 2.199, ``smd_model_parallel_general``.
+of them is needed here. Source: ``smd_model_parallel_general`` of the documentation of SageMaker's
+Python SDK 2.199.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def translate(value: Mapping[str, Any]) -> Distribution:
         (name, block)
         for name, block in {
             **{name: _table(libraries, name) for name in libraries},
-            **({"torch_distributed": _table(value, "torch_distributed")}),
+            "torch_distributed": _table(value, "torch_distributed"),
         }.items()
         if _flag(block, "enabled", name)
     ]

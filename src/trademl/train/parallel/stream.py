@@ -175,9 +175,7 @@ class BatchStream:
     def _batch(self, blocks: NDArray[np.int64], epoch: int, number: int) -> Batch:
         if not self._is_read:
             return Batch(epoch, number, torch.empty(0), torch.empty(0, 2))
-        row_B, weight_B = self.order.rows(
-            blocks, number, part=self._part, n_parts=self._n_parts
-        )
+        row_B, weight_B = self.order.rows(blocks, number, part=self._part, n_parts=self._n_parts)
         features_BD, target_BK = self.source.read(row_B)
         _check_finite(features_BD, row_B, "feature")
         _check_finite(target_BK, row_B, "target")

@@ -1,4 +1,4 @@
-"""The processes of a run: which one this is, on which device, and the few things all must agree on."""
+"""The processes of a run: which one this is, its device, and what all must agree on."""
 
 from __future__ import annotations
 
@@ -49,12 +49,14 @@ class World:
 
 def alone(device: str | None = None) -> World:
     """Return the world of one process."""
-    return World(0, 1, 0, torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu")))
+    return World(
+        0, 1, 0, torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
+    )
 
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Join the processes that torchrun started, over NCCL where there are GPUs, over gloo elsewhere."""
+    """Join the processes that torchrun started: over NCCL where there are GPUs, else over gloo."""
     local_rank = dist.get_node_local_rank(fallback_rank=0)
     device = torch.device("cpu")
     if torch.cuda.is_available():
