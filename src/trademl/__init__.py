@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from trademl.train.evaluations import evaluate_model
     from trademl.train.jobs import select_model, train_dataset, tune_dataset
     from trademl.train.model import load_model
+    from trademl.train.network_file import load_network
+    from trademl.train.network_jobs import explain_plan, train_network
 
 _HOME = {
     "Bars": "market.bars",
@@ -60,9 +62,11 @@ _HOME = {
     "build_features_from_files": "etl.from_files",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
+    "explain_plan": "train.network_jobs",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
     "load_model": "train.model",
+    "load_network": "train.network_file",
     "load_settings": "config",
     "load_split": "etl.dataset",
     "open_recordio": "etl.record_file",
@@ -75,6 +79,7 @@ _HOME = {
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
     "train_dataset": "train.jobs",
+    "train_network": "train.network_jobs",
     "tune_dataset": "train.jobs",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from trademl.cli import options
+from trademl.cli import networks, options
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
 
@@ -44,14 +44,32 @@ def train(
         list[str] | None,
         typer.Option("--hp", metavar="NAME=VALUE", help="A hyperparameter of Linear Learner."),
     ] = None,
+    network: networks.Network = False,
+    distribution: networks.DistributionFile = None,
+    nproc: networks.Nproc = None,
+    explain_plan: networks.ExplainPlan = False,
+    device_memory: networks.DeviceMemory = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Train one model: the tuning job's static hyperparameters, and those given."""
+    """Train one model: the tuning job's static hyperparameters, and those given.
+
+    With --network, --distribution or --nproc the strategy's network instead, on one process or
+    several.
+    """
     from trademl.train.jobs import parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
+    if network or distribution or nproc is not None or explain_plan:
+        if hp:
+            raise typer.BadParameter("--hp is for Linear Learner: a network has [training]")
+        asked = networks.Asked(dataset, distribution, nproc, config, workspace, json)
+        if explain_plan:
+            networks.explain_plan(asked, device_memory)
+        else:
+            networks.train_network(asked)
+        return
     with open_session(config, workspace) as session, session.workspace.lock():
         store = session.workspace.store
         static = parse_tuning_config(session.strategy.tuning).static

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trademl.store.artifacts import write_atomically
 from trademl.train.parallel.guard import die_with_parent
-from trademl.train.parallel.worker import FAILURE
+from trademl.train.parallel.run_files import FAILURE
 
 
 def main(arguments: Sequence[str]) -> int:

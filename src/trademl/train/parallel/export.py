@@ -21,9 +21,9 @@ from trademl.train.networks import build_network
 from trademl.train.parallel.checkpoints import Checkpoints
 from trademl.train.parallel.job import NetworkJob
 from trademl.train.parallel.position import Position
+from trademl.train.parallel.run_files import MODEL
 from trademl.train.thresholds import calibrate_threshold
 
-MODEL = "model.tar.gz"
 CRITERION = "f_beta"
 _ROWS_AT_ONCE = 4096
 

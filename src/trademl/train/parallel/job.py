@@ -31,12 +31,12 @@ from trademl.train.parallel.loop import Trainer
 from trademl.train.parallel.partition import partition
 from trademl.train.parallel.pipeline import PipelineParallel, stages_of_rank
 from trademl.train.parallel.position import Position
+from trademl.train.parallel.run_files import CHECKPOINTS, JOB, SPOOL
 from trademl.train.parallel.stream import BatchOrder, BatchStream
 from trademl.train.parallel.technique import Technique
 from trademl.train.parallel.world import World
 
 _SCALER_ROWS = 10_000
-JOB, HISTORY = "job.json", "history.json"
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def make_trainer(
         stream(train, BatchOrder(len(train), size, job.training.block_rows, job.seed)),
         stream(validation, BatchOrder(len(validation), size)),
         world,
-        Checkpoints(job.folder / "checkpoints", world),
+        Checkpoints(job.folder / CHECKPOINTS, world),
         report,
     )
 
@@ -224,7 +224,7 @@ def _set_scale(embedding: Embedding, train: RowSource) -> None:
 def _open(job: NetworkJob, world: World, name: str) -> RowSource:
     """Open a split; the processes of a host decode Parquet together first."""
     paths: tuple[Path, ...] = getattr(job, name)
-    spool = job.folder / "spool" / name
+    spool = job.folder / SPOOL / name
     if needs_spool(paths):
         if world.local_rank == 0:
             make_spool(paths, spool)

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from trademl.errors import StoreError, TrainError
+from trademl.errors import TrainError
 from trademl.ports import Progress, Silent
+from trademl.train.parallel.devices import check_devices, n_cores
 from trademl.train.parallel.job import NetworkJob, write_job
+from trademl.train.parallel.run_files import FAILURE, LOG
 from trademl.train.parallel.run_job import read_history, run_job
-from trademl.train.parallel.worker import FAILURE
 
-LOG = "log.txt"
 _LOOK_EVERY_S = 0.2
 _GRACE_S = 10.0
 
@@ -39,6 +39,7 @@ def launch(
     """
     progress = progress or Silent()
     dims = job.dims()
+    check_devices(job.processes_per_host)
     job.folder.mkdir(parents=True, exist_ok=True)
     if dims.world == 1:
         run_job(job, report=lambda p: progress.advance(p.epoch, job.training.epochs))
@@ -76,8 +77,7 @@ def agent_command(job: NetworkJob, path: Path) -> list[str]:
 
 def worker_environment(job: NetworkJob, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of the workers: the cores are shared out among them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // job.processes_per_host)
+    threads = max(1, n_cores() // job.processes_per_host)
     return {"OMP_NUM_THREADS": str(threads), **environment, **job.distribution.environment}
 
 
@@ -105,7 +105,7 @@ def _end(agent: subprocess.Popen[bytes]) -> None:
         agent.wait()
 
 
-def _failure(job: NetworkJob, code: int) -> TrainError | StoreError:
+def _failure(job: NetworkJob, code: int) -> TrainError:
     try:
         reason = (job.folder / FAILURE).read_text(encoding="utf-8")
     except OSError:

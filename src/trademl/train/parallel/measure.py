@@ -49,15 +49,18 @@ def measure_steps(trainer: Trainer, n_steps: int) -> MeasuredStep:
             seconds.append(time.perf_counter() - began)
     peak = peak_bytes(world.device)
     above = None if peak is None or held is None else peak - held
-    return MeasuredStep(statistics.median(seconds), _state_bytes(trainer, above))
+    found = _state_bytes(trainer, above)
+    most = None if found is None else int(world.largest(found))
+    return MeasuredStep(statistics.median(seconds), most)
 
 
 def _state_bytes(trainer: Trainer, above: int | None) -> int | None:
-    """Return the bytes of weights and moments, and what a step held beyond them."""
+    """Return the bytes of weights, gradients and moments, and what a step held beyond them."""
     if above is None:
         return None
     layers, moments = trainer.technique.layers, trainer.optimizer.state
     held = sum(_local_bytes(p) for p in layers.parameters())
+    held += sum(_local_bytes(p.grad) for p in layers.parameters() if p.grad is not None)
     held += sum(
         _local_bytes(value)
         for state in moments.values()

@@ -11,14 +11,23 @@ from typing import Any
 import msgspec
 
 from trademl.store.artifacts import write_atomically
+from trademl.train.network_file import load_network
 from trademl.train.parallel.checkpoints import Checkpoints
-from trademl.train.parallel.export import MODEL, export_model
+from trademl.train.parallel.export import export_model
 from trademl.train.parallel.job import NetworkJob, make_trainer
 from trademl.train.parallel.measure import measure_steps
 from trademl.train.parallel.position import Position
+from trademl.train.parallel.run_files import (
+    CHECKPOINTS,
+    FAILURE,
+    HISTORY,
+    JOB,
+    LOG,
+    MEASURED,
+    MODEL,
+    SPOOL,
+)
 from trademl.train.parallel.world import World, alone
-
-HISTORY, MEASURED = "history.json", "measured.json"
 
 
 def run_job(
@@ -52,7 +61,7 @@ def run_job(
     position = trainer.run()
     if world.is_first and not (job.folder / MODEL).exists():
         # others have finished their part of the last checkpoint: run() ends by waiting for all
-        checkpoints = Checkpoints(job.folder / "checkpoints", world)
+        checkpoints = Checkpoints(job.folder / CHECKPOINTS, world)
         export_model(job, position, checkpoints, trainer.validation.source)
 
 
@@ -67,7 +76,23 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return list(msgspec.json.decode(path.read_bytes())) if path.exists() else []
 
 
-def clean_up(folder: Path) -> None:
-    """Remove what a finished run needs no more: checkpoints and decoded rows."""
-    for name in ("checkpoints", "spool"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def finish_folder(job: NetworkJob) -> dict[str, Any]:
+    """Return what a finished run measured, and remove what nobody needs any more."""
+    model = load_network(job.folder / MODEL)
+    for name in (CHECKPOINTS, SPOOL):
+        shutil.rmtree(job.folder / name, ignore_errors=True)
+    for name in (JOB, LOG, FAILURE, MEASURED):
+        (job.folder / name).unlink(missing_ok=True)
+    dims = job.dims()
+    return {
+        **model.metrics,
+        "kind": model.kind,
+        "columns": list(model.columns),
+        "schema_hash": model.schema_hash,
+        "threshold": model.threshold,
+        "history": read_history(job.folder),
+        "processes": dims.world,
+        "copies": dims.dp,
+        "pipeline_ranks": dims.pp,
+        "notes": list(job.distribution.notes),
+    }

@@ -22,8 +22,8 @@ from trademl.etl.parquet_table import LABEL, ParquetRows
 from trademl.etl.record_file import open_recordio
 from trademl.train.network_config import NetworkConfig, NetworkTraining
 from trademl.train.parallel.distribution import parse_distribution
-from trademl.train.parallel.export import MODEL
 from trademl.train.parallel.job import NetworkJob
+from trademl.train.parallel.run_files import CHECKPOINTS, MODEL
 
 ROOT = Path("/opt/ml")
 
@@ -54,7 +54,7 @@ def job_of_container(root: Path = ROOT, *, world: int, hosts: int | None = None)
         columns=tuple(_json(found, "columns", None) or _columns(train)),
         train=train,
         validation=_channel(root, "validation"),
-        folder=root / "checkpoints",
+        folder=root / CHECKPOINTS,
         seed=int(_json(found, "seed", 7)),
         processes_per_host=world // n_hosts,
         hosts=n_hosts,

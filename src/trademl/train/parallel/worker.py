@@ -15,8 +15,8 @@ from pathlib import Path
 from trademl.errors import TrademlError
 from trademl.store.artifacts import write_atomically
 from trademl.train.parallel.guard import die_with_parent
+from trademl.train.parallel.run_files import FAILURE
 
-FAILURE = "failure.txt"
 CONTAINER_FAILURE = Path("/opt/ml/output/failure")
 
 

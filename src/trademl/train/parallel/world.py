@@ -41,6 +41,13 @@ class World:
             dist.broadcast(told, src=0)
         return float(told)
 
+    def largest(self, value: float) -> float:
+        """Return the largest of every process's numbers."""
+        found = torch.tensor(value, device=self.device, dtype=torch.float64)
+        if self.size > 1:
+            dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return float(found)
+
     def wait(self) -> None:
         """Return when every process got here."""
         if self.size > 1:
