@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, UntypedStorage, nn
@@ -81,7 +83,8 @@ def _measure(layer: nn.Module, x: Tensor) -> tuple[LayerCost, Tensor]:
         return tensor
 
     x = x.detach().requires_grad_()
-    counter = FlopCounterMode(display=False)
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
     with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         output: Tensor = layer(x)
     return LayerCost(
@@ -90,3 +93,12 @@ def _measure(layer: nn.Module, x: Tensor) -> tuple[LayerCost, Tensor]:
         output_bytes=output.untyped_storage().nbytes() // _ROWS,
         flops=int(counter.get_total_flops()) // _ROWS,
     ), output.detach()
+
+
+def _attention_flops(
+    query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Return the operations of attention, which torch counts for GPUs alone; of shapes."""
+    batch, heads, n_queries, width = query
+    n_keys, value_width = key[2], value[3]
+    return 2 * batch * heads * n_queries * n_keys * (width + value_width)

@@ -9,7 +9,6 @@ import torch
 
 from trademl.errors import TrainError
 
-_GIB = 2**30
 _USABLE = 0.9  # the rest is for the runtime, buffers of communication, and gaps between tensors
 _CPU_FLOPS_PER_CORE = 4e10
 _GPU_FLOPS = {"H200": 4e14, "H100": 4e14, "A100": 1.5e14, "L40": 9e13, "L4": 5e13, "T4": 3e13}
@@ -84,6 +83,9 @@ def check_devices(n_processes: int) -> None:
         )
 
 
-def gib(n_bytes: float) -> str:
+def size_of(n_bytes: float) -> str:
     """Return a size for people."""
-    return f"{n_bytes / _GIB:.3g} GiB"
+    for unit, one in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n_bytes >= one:
+            return f"{n_bytes / one:.3g} {unit}"
+    return f"{n_bytes:.0f} B"

@@ -14,7 +14,7 @@ from trademl.ports import Progress
 from trademl.train.network_config import NetworkConfig, NetworkTraining
 from trademl.train.networks import Layers, build_layers
 from trademl.train.parallel.costs import layer_costs
-from trademl.train.parallel.devices import Device, gib, n_cores
+from trademl.train.parallel.devices import Device, n_cores, size_of
 from trademl.train.parallel.distribution import Distribution
 from trademl.train.parallel.job import NetworkJob
 from trademl.train.parallel.launch import launch
@@ -104,12 +104,11 @@ def lines_of(explanation: Explanation) -> list[str]:
     """Return the explanation for people."""
     plan = explanation.plan
     lines = [
-        f"network: {plan.n_weights:,} weights, {gib(16 * plan.n_weights)} with gradients and "
+        f"network: {plan.n_weights:,} weights, {size_of(16 * plan.n_weights)} with gradients and "
         f"moments; a row keeps {plan.activation_bytes_per_row:,} bytes of activations and takes "
         f"{plan.flops_per_row:,} flop",
-        f"rows: {explanation.n_rows:,} to train on; device: {plan.device.name}, "
-        f"{gib(plan.device.memory_bytes)} and {plan.device.flops_per_s / 1e9:,.0f} Gflop/s a "
-        "process",
+        f"rows: {explanation.n_rows:,} to train on; a process has {plan.device.name}, "
+        f"{size_of(plan.device.memory_bytes)}, {plan.device.flops_per_s / 1e9:.3g} Gflop/s",
         f"{'':14}{'split':>14}{'state':>11}{'activations':>13}{'bubble':>8}{'traffic':>11}"
         f"{'step':>11}",
     ]
@@ -123,10 +122,11 @@ def lines_of(explanation: Explanation) -> list[str]:
 def _line(candidate: Candidate, plan: Plan) -> str:
     dims = candidate.dims
     fits = "" if candidate.n_bytes <= plan.device.memory_bytes else "  does not fit"
+    split = f"{dims.dp} x {dims.pp} stages"
     return (
-        f"{candidate.name:14}{f'{dims.dp} x {dims.pp} stages':>14}{gib(candidate.state_bytes):>11}"
-        f"{gib(candidate.activation_bytes):>13}{candidate.bubble:>8.1%}"
-        f"{gib(candidate.traffic_bytes):>11}{candidate.step_s:>9.3g} s{fits}"
+        f"{candidate.name:14}{split:>14}{size_of(candidate.state_bytes):>11}"
+        f"{size_of(candidate.activation_bytes):>13}{candidate.bubble:>8.1%}"
+        f"{size_of(candidate.traffic_bytes):>11}{candidate.step_s:>9.3g} s{fits}"
     )
 
 
@@ -151,8 +151,8 @@ def _checked(chosen: Candidate, measured: MeasuredStep | None) -> list[str]:
     if measured.peak_bytes is not None:
         share = measured.peak_bytes / chosen.n_bytes
         lines.append(
-            f"measured: it holds {gib(measured.peak_bytes)}, {share:.2f} of the estimated "
-            f"{gib(chosen.n_bytes)}"
+            f"measured: it holds {size_of(measured.peak_bytes)}, {share:.2f} of the estimated "
+            f"{size_of(chosen.n_bytes)}"
         )
     return lines
 

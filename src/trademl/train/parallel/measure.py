@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ def measure_steps(trainer: Trainer, n_steps: int) -> MeasuredStep:
     with trainer.train.opened() as batches:
         for _ in range(_WARM_UP):
             trainer.step(next(batches))
+        give_back(world.device)
         reset_peak(world.device)
         held = held_bytes(world.device)
         for _ in range(n_steps):
@@ -73,6 +75,17 @@ def _state_bytes(trainer: Trainer, above: int | None) -> int | None:
 def _local_bytes(tensor: torch.Tensor) -> int:
     local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return int(local.numel()) * local.element_size()
+
+
+def give_back(device: torch.device) -> None:
+    """Hand freed memory back to the system, so that what is held is what is in use."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # not glibc
+        return
 
 
 def reset_peak(device: torch.device) -> None:

@@ -13,7 +13,7 @@ from typing import Literal
 from trademl.errors import ConfigError
 from trademl.train.network_config import NetworkConfig, NetworkTraining
 from trademl.train.parallel.costs import BYTES_PER_WEIGHT, LayerCost, layer_costs
-from trademl.train.parallel.devices import Device, gib
+from trademl.train.parallel.devices import Device, size_of
 from trademl.train.parallel.dims import ParallelDims, check_batch, parallel_dims
 from trademl.train.parallel.distribution import Distribution
 from trademl.train.parallel.partition import partition
@@ -118,9 +118,9 @@ def choose(plan: Plan) -> Distribution:
         return plan.chosen.distribution
     smallest = min(plan.candidates, key=lambda c: c.n_bytes)
     raise ConfigError(
-        f"the network needs {gib(smallest.n_bytes)} a process as {smallest.name}, "
-        f"{plan.device.name} has {gib(plan.device.memory_bytes)}: take more processes, a smaller "
-        "batch_size, recompute = true, or a smaller network"
+        f"the network needs {size_of(smallest.n_bytes)} a process as {smallest.name}, "
+        f"{plan.device.name} has {size_of(plan.device.memory_bytes)}: take more processes, a "
+        "smaller batch_size, recompute = true, or a smaller network"
     )
 
 
@@ -232,8 +232,9 @@ def _pipeline(
     sizes = [
         (
             sum(c.state_bytes for c in stage),
-            _activations(stage, rows)
-            * microbatches_in_flight(distribution.schedule, rank=rank, **shape),
+            _activations(
+                stage, rows, microbatches_in_flight(distribution.schedule, rank=rank, **shape)
+            ),
         )
         for rank, stage in enumerate(stages)
     ]
@@ -259,6 +260,10 @@ def _flops(costs: Sequence[LayerCost], training: NetworkTraining) -> int:
     return passes * sum(c.flops for c in costs)
 
 
-def _activations(costs: Sequence[LayerCost], rows: int) -> int:
-    """Return what ``rows`` rows keep between forward and backward."""
-    return rows * sum(c.activation_bytes for c in costs)
+def _activations(costs: Sequence[LayerCost], rows: int, in_flight: int = 1) -> int:
+    """Return what ``rows`` rows of each microbatch in flight keep between forward and backward.
+
+    And the gradients of one layer's activations, which come and go while the backward passes it.
+    """
+    kept = [c.activation_bytes for c in costs]
+    return rows * (in_flight * sum(kept) + max(kept))

@@ -121,7 +121,7 @@ def _model_parallel(block: Mapping[str, Any], mpi: Mapping[str, Any]) -> Distrib
         *mpi["notes"],
     ]
     for key, instead in _INSTEAD.items():
-        if found.get(key) not in (None, False, 1):
+        if _asks(found.get(key)):
             raise ConfigError(f"{key} = {found[key]!r} has no counterpart: {instead}")
     notes += [f"{key} has no effect: {why}" for key, why in _WITHOUT_EFFECT.items() if key in found]
     if not _flag(found, "auto_partition", "parameters", default=True):
@@ -144,6 +144,11 @@ def _model_parallel(block: Mapping[str, Any], mpi: Mapping[str, Any]) -> Distrib
             "notes": notes,
         }
     )
+
+
+def _asks(value: Any) -> bool:
+    """Return whether a setting asks for something: a degree of 1 does not."""
+    return value not in (None, False) and (isinstance(value, bool) or value != 1)
 
 
 def _stages(found: Mapping[str, Any]) -> int:
