@@ -83,7 +83,7 @@ def _measure(layer: nn.Module, x: Tensor) -> tuple[LayerCost, Tensor]:
         return tensor
 
     x = x.detach().requires_grad_()
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    attention = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")  # noqa: B009
     counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
     with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         output: Tensor = layer(x)
