@@ -30,7 +30,7 @@ BENCHMARK = Benchmark(
     goals={},
     libraries=("torch", "numpy"),
     does_not_show=(
-        "One GPU: nothing is sent between devices; docs/scaling.md tells what to expect of several.",
+        "One GPU, so nothing is sent between devices: docs/scaling.md is about several.",
         "Peaks are those of data sheets for dense bfloat16; clocks under load are lower.",
         "Operations of matrix products and attention are counted, nothing else.",
     ),

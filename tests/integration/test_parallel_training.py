@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import parallel_cases
 from parallel_cases import job_of, write_rows
@@ -34,6 +36,15 @@ from trademl.train.parallel.launch import launch
 import os
 launch(read_job(Path(sys.argv[1])), environment=os.environ)
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Keep OpenMP's threads from waiting for one another where tests run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def torchrun(folder: Path, processes: int, *names: str) -> None:

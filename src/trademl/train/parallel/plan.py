@@ -38,7 +38,8 @@ class Candidate:
     traffic_bytes : int
         That a process sends in a step.
     step_s : float
-        Arithmetic of the slowest process, stretched by the bubble, and traffic.
+        Arithmetic of the slowest process, stretched by the bubble, and the traffic that it cannot
+        hide.
     """
 
     name: Name
@@ -192,7 +193,8 @@ def _copies(
         activation_bytes=_activations(costs, rows // training.accumulate),
         bubble=0.0,
         traffic_bytes=traffic,
-        step_s=seconds + traffic / device.bytes_per_s,
+        # gradients are sent while the backward, the larger part of a step, goes on
+        step_s=max(seconds, seconds / 3 + traffic / device.bytes_per_s),
     )
 
 
@@ -204,6 +206,7 @@ def _shards(
     device: Device,
 ) -> Candidate:
     copies = _copies(distribution, dims, costs, training, device)
+    rows = training.batch_size // dims.dp
     weight_bytes = BYTES_PER_WEIGHT * sum(c.n_weights for c in costs)
     largest = BYTES_PER_WEIGHT * max(c.n_weights for c in costs)
     # weights are gathered before the forward and again before the backward, gradients reduced once
@@ -213,7 +216,10 @@ def _shards(
         name="sharded data",
         state_bytes=copies.state_bytes // dims.dp + 3 * largest,  # two layers whole, one gradient
         traffic_bytes=traffic,
-        step_s=copies.step_s + (traffic - copies.traffic_bytes) / device.bytes_per_s,
+        # the next layer is gathered while this one computes
+        step_s=max(
+            _flops(costs, training) * rows / device.flops_per_s, traffic / device.bytes_per_s
+        ),
     )
 
 
@@ -250,6 +256,7 @@ def _pipeline(
         activation_bytes=activations,
         bubble=bubble_share(**shape),
         traffic_bytes=traffic,
+        # a stage waits for what is handed to it, and copies average once all is done
         step_s=slowest * (microbatches + dims.pp - 1) + traffic / device.bytes_per_s,
     )
 
