@@ -73,14 +73,24 @@ class DataParallel:
         return nullcontext()
 
 
-def copied(network: nn.Module, mesh: DeviceMesh) -> DistributedDataParallel:
-    """Return a network whose gradient is averaged over the ranks of a mesh after each backward."""
+def copied(
+    network: nn.Module, mesh: DeviceMesh, *, is_interleaved: bool = False
+) -> DistributedDataParallel:
+    """Return a network whose gradient is averaged over the ranks of a mesh after each backward.
+
+    Parameters
+    ----------
+    is_interleaved : bool
+        Backwards of several networks alternate. DDP would put its buckets in order of the first
+        backward that it sees and fail, unless it is told to look for unused weights.
+    """
     with warnings.catch_warnings():
         # its successor, forward_sync_buffers, is not there before torch 2.13
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return DistributedDataParallel(
             network,
             process_group=mesh.get_group(),
+            find_unused_parameters=is_interleaved,
             broadcast_buffers=False,  # the scale of features is the same on all, and stays
             gradient_as_bucket_view=True,
         )
