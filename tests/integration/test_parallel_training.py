@@ -148,7 +148,15 @@ def test_impossible_settings_are_refused_before_a_process_starts(alone):
 
 def long_job(folder: Path, name: str) -> NetworkJob:
     job = job_of(folder, "ddp", processes=2)
-    training = replace(job.training, epochs=25, patience=25, max_restarts=1, checkpoint_steps=3)
+    # so few epochs at so low a rate that rounding does not grow into another path
+    training = replace(
+        job.training,
+        epochs=8,
+        learning_rate=1e-3,
+        patience=8,
+        max_restarts=1,
+        checkpoint_steps=5,
+    )
     return replace(job, folder=folder / name, training=training)
 
 
@@ -190,7 +198,7 @@ def is_gone(pid: int) -> bool:
 def test_a_killed_worker_goes_on_to_the_same_losses(alone):
     job = long_job(alone, "killed")
     launcher = start(job)
-    wait_until(lambda: len(read_history(job.folder)) >= 2)
+    wait_until(lambda: len(read_history(job.folder)) >= 1)
     _, (victim, *_) = workers(launcher.pid)
     os.kill(victim, signal.SIGKILL)
     assert launcher.wait(timeout=240) == 0
@@ -199,13 +207,13 @@ def test_a_killed_worker_goes_on_to_the_same_losses(alone):
         job_of(alone, "alone", processes=1), training=job.training, folder=alone / "unbroken"
     )
     run_job(unbroken)
-    np.testing.assert_allclose(losses(job.folder), losses(alone / "unbroken"), rtol=2e-5)
+    np.testing.assert_allclose(losses(job.folder), losses(alone / "unbroken"), rtol=1e-5)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_the_launcher(alone, how):
-    job = replace(long_job(alone, f"ended-{how.name}"))
+    job = long_job(alone, f"ended-{how.name}")
     job = replace(job, training=replace(job.training, epochs=10_000, patience=10_000))
     launcher = start(job)
     wait_until(lambda: len(read_history(job.folder)) >= 1)
