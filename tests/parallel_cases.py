@@ -36,6 +36,8 @@ CASES = {
     "interleaved": ({"pipeline": {**PIPELINE, "schedule": "interleaved_1f1b"}}, {}),
     "four_stages": ({"pipeline": {"stages": 4, "microbatches": 8}}, {}),
     "short": ("fsdp", {"epochs": 1}),
+    "fsdp_low": ("fsdp", {"precision": "bfloat16"}),
+    "1f1b_low": ({"pipeline": PIPELINE}, {"precision": "bfloat16"}),
 }
 
 

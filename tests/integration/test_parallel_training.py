@@ -28,6 +28,7 @@ from trademl.train.parallel.run_job import read_history, run_job
 pytestmark = pytest.mark.slow
 IN_FOUR = ("ddp", "ddp_in_pieces", "fsdp", "1f1b", "spread", "four_stages", "interleaved", "short")
 IN_TWO = ("fsdp_in_pieces", "gpipe")
+IN_LOW_PRECISION = ("fsdp_low", "1f1b_low")
 LAUNCH = """
 import sys
 from pathlib import Path
@@ -73,7 +74,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(alone: Path) -> Path:
     torchrun(alone, 4, *IN_FOUR)
-    torchrun(alone, 2, *IN_TWO)
+    torchrun(alone, 2, *IN_TWO, *IN_LOW_PRECISION)
     return alone
 
 
@@ -84,6 +85,14 @@ def test_one_process_learns(alone):
 @pytest.mark.parametrize("name", [n for n in (*IN_FOUR, *IN_TWO) if n != "short"])
 def test_losses_are_those_of_one_process(trained, name):
     np.testing.assert_allclose(losses(trained / name), losses(trained / "alone"), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", IN_LOW_PRECISION)
+def test_bfloat16_moves_losses_a_little(trained, name):
+    found, wanted = losses(trained / name), losses(trained / "alone")
+
+    np.testing.assert_allclose(found, wanted, rtol=0.02)
+    assert not np.allclose(found, wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["fsdp", "1f1b"])

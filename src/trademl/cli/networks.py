@@ -39,6 +39,7 @@ DeviceMemory = Annotated[
     float | None,
     typer.Option(
         "--device-memory",
+        min=0.001,
         metavar="GIB",
         help="With --explain-plan: plan for devices of this size, not for this machine.",
     ),

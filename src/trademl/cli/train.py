@@ -61,6 +61,8 @@ def train(
     from trademl.train.jobs import parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
+    if device_memory is not None and not explain_plan:
+        raise typer.BadParameter("--device-memory goes with --explain-plan")
     if network or distribution or nproc is not None or explain_plan:
         if hp:
             raise typer.BadParameter("--hp is for Linear Learner: a network has [training]")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
@@ -39,7 +39,7 @@ class ShardedDataParallel:
         self._n_ranks = mesh.size()
         self._n_pieces = training.accumulate
         self._loss = WeightedLoss(training.loss)
-        shard(layers, training, mesh)
+        shard(layers, mesh)
 
     def step(self, features_BD: Tensor, target_BK: Tensor) -> Tensor:
         """Add the gradient, a piece after another; ranks reduce it with the last piece."""
@@ -69,17 +69,11 @@ class ShardedDataParallel:
         clip_grads_with_norm_(self.layers.parameters(), norm, total)
 
 
-def shard(layers: Layers, training: NetworkTraining, mesh: DeviceMesh) -> None:
+def shard(layers: Layers, mesh: DeviceMesh) -> None:
     """Divide every weight among the ranks of a mesh, in place."""
-    low = training.precision == "bfloat16"
-    policy = MixedPrecisionPolicy(
-        param_dtype=torch.bfloat16 if low else None,
-        reduce_dtype=torch.float32,
-        cast_forward_inputs=False,  # raw features are standardised in float32
-    )
     for layer in layers.layers.values():
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(layers, mesh=mesh, mp_policy=policy)
+        fully_shard(layer, mesh=mesh)
+    fully_shard(layers, mesh=mesh)
 
 
 def _sharded(layers: Layers) -> FSDPModule:

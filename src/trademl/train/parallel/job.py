@@ -6,7 +6,7 @@ Shape letters: D features, N rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,6 @@ class NetworkJob:
     processes_per_host: int = 1
     hosts: int = 1
     measure_steps: int = 0
-    hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     @property
     def feature_dim(self) -> int:
@@ -95,7 +94,7 @@ class NetworkJob:
 
     def as_hyperparameters(self) -> dict[str, Any]:
         """Return what made the network, as JSON can hold it."""
-        return {**self.hyperparameters, **asdict(self.training), "seed": self.seed}
+        return {**asdict(self.training), "seed": self.seed}
 
 
 def write_job(job: NetworkJob) -> Path:
@@ -203,10 +202,7 @@ def _layers(job: NetworkJob, numbers: list[int], world: World, train: RowSource)
     )
     if isinstance(embedding := built.get(0), Embedding):
         _set_scale(embedding, train)
-    precision = job.training.precision
-    if job.distribution.technique == "fsdp" and world.size > 1:
-        precision = "float32"  # FSDP casts by a policy of its own
-    return Layers(built, precision).to(world.device)
+    return Layers(built, job.training.precision).to(world.device)
 
 
 def _set_scale(embedding: Embedding, train: RowSource) -> None:

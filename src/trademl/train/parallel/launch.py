@@ -58,7 +58,7 @@ def launch(
             _follow(agent, job, progress)
         finally:
             _end(agent)
-    if agent.returncode:
+    if agent.returncode or (job.folder / FAILURE).exists():
         raise _failure(job, agent.returncode)
 
 
@@ -82,8 +82,9 @@ def worker_environment(job: NetworkJob, environment: Mapping[str, str]) -> dict[
 
 
 def _follow(agent: subprocess.Popen[bytes], job: NetworkJob, progress: Progress) -> None:
+    """Return when the agent ends, or when a process says that starting again would not help."""
     n_epochs = 0
-    while True:
+    while not (job.folder / FAILURE).exists():
         try:
             agent.wait(_LOOK_EVERY_S)
             return
