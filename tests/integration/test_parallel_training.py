@@ -20,7 +20,6 @@ import parallel_cases
 from parallel_cases import job_of, write_rows
 from trademl.errors import ConfigError, TrainError
 from trademl.train.network_file import load_network
-from trademl.train.parallel.distribution import parse_distribution
 from trademl.train.parallel.job import NetworkJob, write_job
 from trademl.train.parallel.launch import launch
 from trademl.train.parallel.run_job import read_history, run_job
@@ -241,8 +240,6 @@ def test_the_error_of_a_worker_is_the_launchers(alone):
         job,
         folder=alone / "broken",
         train=(alone / "absent.recordio",),
-        training=replace(job.training, max_restarts=0),
-        distribution=parse_distribution("ddp"),
     )
 
     with pytest.raises(TrainError, match=r"absent.recordio cannot be read: No such file .*log"):

@@ -78,7 +78,13 @@ def agent_command(job: NetworkJob, path: Path) -> list[str]:
 def worker_environment(job: NetworkJob, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of the workers: the cores are shared out among them."""
     threads = max(1, n_cores() // job.processes_per_host)
-    return {"OMP_NUM_THREADS": str(threads), **environment, **job.distribution.environment}
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        # after a restart the shared store still holds the addresses of processes that are gone
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        **environment,
+        **job.distribution.environment,
+    }
 
 
 def _follow(agent: subprocess.Popen[bytes], job: NetworkJob, progress: Progress) -> None:
