@@ -57,14 +57,24 @@ class Checkpoints:
             if self._world.is_first:
                 shutil.rmtree(part, ignore_errors=True)
             self._world.wait()
-            with _quiet():
-                save(_state(layers, optimizer), checkpoint_id=part, no_dist=self._world.size == 1)
+            self._write(_state(layers, optimizer), part)
             if self._world.is_first:
                 write_atomically(part / _POSITION, msgspec.json.encode(position))
                 shutil.rmtree(final, ignore_errors=True)
                 part.rename(final)
                 self._prune({position.best_step})
             self._world.wait()
+
+    def _write(self, state: dict[str, Any], folder: Path) -> None:
+        try:
+            with _quiet():
+                save(state, checkpoint_id=folder, no_dist=self._world.size == 1)
+        except CheckpointException as error:
+            what = str(next(iter(error.failures.values()))[0])
+            raise StoreError(
+                f"{folder} cannot be written ({what}): free some space and run again; the last "
+                "checkpoint is kept"
+            ) from error
 
     def latest(self) -> int | None:
         """Return the step of the newest complete checkpoint."""
