@@ -25,8 +25,17 @@ from trademl.train.parallel.launch import launch
 from trademl.train.parallel.run_job import read_history, run_job
 
 pytestmark = pytest.mark.slow
-IN_FOUR = ("ddp", "ddp_in_pieces", "fsdp", "1f1b", "spread", "four_stages", "interleaved", "short")
-IN_TWO = ("fsdp_in_pieces", "gpipe")
+IN_FOUR = (
+    "ddp",
+    "ddp_in_pieces",
+    "fsdp",
+    "fsdp_in_pieces",
+    "1f1b",
+    "spread",
+    "gpipe",
+    "four_stages",
+    "interleaved",
+)
 IN_LOW_PRECISION = ("fsdp_low", "1f1b_low")
 LAUNCH = """
 import sys
@@ -72,8 +81,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(alone: Path) -> Path:
-    torchrun(alone, 4, *IN_FOUR)
-    torchrun(alone, 2, *IN_TWO, *IN_LOW_PRECISION)
+    torchrun(alone, 4, *IN_FOUR, *IN_LOW_PRECISION, "short")
     return alone
 
 
@@ -81,7 +89,7 @@ def test_one_process_learns(alone):
     assert losses(alone / "alone")[:, 1].min() < 0.6 < np.log(2)
 
 
-@pytest.mark.parametrize("name", [n for n in (*IN_FOUR, *IN_TWO) if n != "short"])
+@pytest.mark.parametrize("name", IN_FOUR)
 def test_losses_are_those_of_one_process(trained, name):
     np.testing.assert_allclose(losses(trained / name), losses(trained / "alone"), rtol=2e-6)
 

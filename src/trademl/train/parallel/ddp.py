@@ -74,15 +74,15 @@ class DataParallel:
 
 
 def copied(
-    network: nn.Module, mesh: DeviceMesh, *, is_interleaved: bool = False
+    network: nn.Module, mesh: DeviceMesh, *, in_pipeline: bool = False
 ) -> DistributedDataParallel:
     """Return a network whose gradient is averaged over the ranks of a mesh after each backward.
 
     Parameters
     ----------
-    is_interleaved : bool
-        Backwards of several networks alternate. DDP would put its buckets in order of the first
-        backward that it sees and fail, unless it is told to look for unused weights.
+    in_pipeline : bool
+        Several forwards may come before a backward. DDP would put its buckets in the order of the
+        first backward that it sees, and fail, unless it is told to look for unused weights.
     """
     with warnings.catch_warnings():
         # its successor, forward_sync_buffers, is not there before torch 2.13
@@ -90,7 +90,7 @@ def copied(
         return DistributedDataParallel(
             network,
             process_group=mesh.get_group(),
-            find_unused_parameters=is_interleaved,
+            find_unused_parameters=in_pipeline,
             broadcast_buffers=False,  # the scale of features is the same on all, and stays
             gradient_as_bucket_view=True,
         )

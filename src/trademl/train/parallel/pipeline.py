@@ -65,10 +65,9 @@ class PipelineParallel:
         self._is_first, self._is_last = rank == 0, rank == n_ranks - 1
         self.reads = self._is_first or self._is_last
         device = next(layers.parameters()).device
-        several = distribution.stages_per_rank > 1
         found = [
             PipelineStage(
-                part if self._n_copies == 1 else copied(part, mesh["dp"], is_interleaved=several),
+                part if self._n_copies == 1 else copied(part, mesh["dp"], in_pipeline=True),
                 number,
                 len(stages),
                 device,
