@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from trademl.train.jobs import select_model, train_dataset, tune_dataset
     from trademl.train.linear_learner import fit, fit_together
     from trademl.train.model import save_model
+    from trademl.train.network_file import load_network
+    from trademl.train.network_jobs import explain_plan, train_network
     from trademl.train.verdicts import gate_model
 
 _HOME = {
@@ -79,6 +81,7 @@ _HOME = {
     "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
+    "explain_plan": "train.network_jobs",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
     "fit": "train.linear_learner",
@@ -88,6 +91,7 @@ _HOME = {
     "inspect_dataset": "etl.summary",
     "launch_torchrun": "aws.torchrun",
     "load_model": "aws.model_files",
+    "load_network": "train.network_file",
     "load_settings": "config",
     "load_split": "etl.dataset",
     "model_card": "train.card",
@@ -111,6 +115,7 @@ _HOME = {
     "simulate": "ingest.simulated",
     "stop_job": "aws.jobs",
     "train_dataset": "train.jobs",
+    "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",
     "tune_dataset": "train.jobs",
     "tune_on_sagemaker": "aws.jobs",

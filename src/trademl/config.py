@@ -119,6 +119,11 @@ def bind_port(environ: Mapping[str, str] | None = None) -> int:
     return int(text)
 
 
+def process_environment() -> dict[str, str]:
+    """Return this process's environment, to hand on to processes that it starts."""
+    return dict(os.environ)
+
+
 def _sections() -> dict[str, Any]:
     return {n: t for n, t in get_type_hints(Strategy).items() if is_dataclass(t)}
 

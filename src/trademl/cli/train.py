@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trademl.cli import options, sagemaker
+from trademl.cli import networks, options, sagemaker
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
 
@@ -74,6 +74,11 @@ def train(
             "at, where no dataset is given.",
         ),
     ] = None,
+    network: networks.Network = False,
+    distribution: networks.DistributionFile = None,
+    nproc: networks.Nproc = None,
+    explain_plan: networks.ExplainPlan = False,
+    device_memory: networks.DeviceMemory = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -85,7 +90,8 @@ def train(
 ) -> None:
     """Train one model: the tuning job's static hyperparameters, and those given.
 
-    In a container that SageMaker started it trains the container's job instead.
+    In a container that SageMaker started it trains the container's job instead. With --network,
+    --distribution or --nproc it trains the strategy's network, on one process or several.
     """
     from trademl.etl.adopt import open_dataset
     from trademl.train.container import ML_ROOT, is_container
@@ -93,6 +99,17 @@ def train(
     from trademl.train.jobs import parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
+    if device_memory is not None and not explain_plan:
+        raise typer.BadParameter("--device-memory goes with --explain-plan")
+    if network or distribution or nproc is not None or explain_plan:
+        if hp or on != "local":
+            raise typer.BadParameter("--hp and --on are for Linear Learner, not for a network")
+        asked = networks.Asked(dataset, distribution, nproc, config, workspace, json)
+        if explain_plan:
+            networks.explain_plan(asked, device_memory)
+        else:
+            networks.train_network(asked)
+        return
     if ml_root is not None or (dataset is None and not hp and is_container(ML_ROOT)):
         _train_in_container(ml_root or ML_ROOT)
         return
