@@ -102,8 +102,10 @@ def train(
     if device_memory is not None and not explain_plan:
         raise typer.BadParameter("--device-memory goes with --explain-plan")
     if network or distribution or nproc is not None or explain_plan:
-        if hp or on != "local":
-            raise typer.BadParameter("--hp and --on are for Linear Learner, not for a network")
+        if hp:
+            raise typer.BadParameter("--hp is for Linear Learner: a network has [training]")
+        if on != "local":
+            raise typer.BadParameter(f"--on {on} is for Linear Learner: a network trains here")
         asked = networks.Asked(dataset, distribution, nproc, config, workspace, json)
         if explain_plan:
             networks.explain_plan(asked, device_memory)

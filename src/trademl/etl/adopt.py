@@ -32,7 +32,13 @@ def open_dataset(reference: str | None, store: ArtifactStore, ledger: Ledger) ->
         return known
     batch_id = found.manifest["parents"][0]
     if (batch := store.find(batch_id)) is None:
-        pair = FilePair(**found.manifest["parameters"]["files"])
+        if (files := found.manifest["parameters"].get("files")) is None:
+            raise StoreError(
+                f"{reference} holds {found.id}, which is not in this workspace: name the "
+                "workspace that has it with --workspace, or build it here with trademl features "
+                "build"
+            )
+        pair = FilePair(**files)
         sources = (_source(found, "prices"), _source(found, "transactions"))
         batch = import_batch(batch_id, pair, *sources, store, ledger)
     dataset = store.adopt(Path(reference))

@@ -12,7 +12,7 @@ from trademl.store.artifacts import Artifact
 from trademl.train.looks import count_looks, record_look
 from trademl.train.trials import TrialResult
 
-PLAIN = {"predictor_type": "binary_classifier"}
+PLAIN = {"predictor_type": "binary_classifier", "num_models": "1"}
 
 
 @pytest.fixture
