@@ -11,6 +11,9 @@ TORCH_INDEX_URL ?=
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt \
 	$(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 
+# Two workers, a file of tests each: modules share what they set up.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 .PHONY: help demo test check format bench docs clean
 
 help: ## list the targets
@@ -20,14 +23,14 @@ demo: $(VENV)/.demo ## run the whole loop on bundled real ticks
 	$(BIN)/trademl demo
 
 test: $(VENV)/.dev ## run every test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.dev ## format, lint, types, imports, unit tests: the gate before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/unit
+	$(PYTEST) -q tests/unit
 
 format: $(VENV)/.dev ## format the code and mend what lint can mend
 	$(BIN)/ruff format .

@@ -25,10 +25,10 @@ N_SECONDS = 7 * 86_400
 BENCHMARK = Benchmark(
     name="features",
     goals={
-        "features_vs_memcpy2": {"min": 0.55},
-        "features_vs_pandas_gather": {"min": 10},
+        "features_vs_memcpy2": {"min": 0.7},
+        "features_vs_pandas_gather": {"min": 12},
         "features_vs_pandas_shift": {"min": 25},
-        "end_to_end_vs_raw": {"min": 0.6},
+        "end_to_end_vs_raw": {"min": 0.65},
     },
     libraries=("numpy", "numba", "pandas"),
     does_not_show=(

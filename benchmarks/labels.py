@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness import Benchmark, Measurement, Seconds, alternate, main, ratio, timed
 from trademl.market.costs import Costs
 from trademl.market.fills import TIE_TOLERANCE, settle, settle_one
+from trademl.market.friction import friction_of, tape_of
 from trademl.market.orders import ExitReason, Orders, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 
@@ -159,9 +160,9 @@ def is_equal_to_numpy(
 
 def is_equal_to_scan(quotes: Quotes, orders: Orders, done: Transactions) -> bool:
     exit_index, exit_price, reason = _scan(
-        (quotes.ts_event, quotes.bid, quotes.ask, quotes.flags),
+        *tape_of(quotes, COSTS),
+        friction_of(COSTS),
         tuple(getattr(orders, field.name) for field in fields(orders)),
-        COSTS.slippage,
     )
     return (
         np.array_equal(exit_index, done.exit_index)
@@ -171,25 +172,24 @@ def is_equal_to_scan(quotes: Quotes, orders: Orders, done: Transactions) -> bool
 
 
 @njit
-def _scan(recording, orders, slippage):  # type: ignore[no-untyped-def]
-    ts_event, bid, ask, flags = recording
+def _scan(ts, bid, ask, flags, book, friction, orders):  # type: ignore[no-untyped-def]
     at, side, take_profit, stop_loss, limit_ns = orders
     exit_index, exit_price = np.empty(len(at), np.int64), np.empty(len(at))
     reason = np.empty(len(at), np.int8)
     for n in range(len(at)):
-        _, _, exit_index[n], exit_price[n], reason[n] = settle_one(
-            ts_event,
+        _, _, exit_index[n], exit_price[n], reason[n], _ = settle_one(
+            ts,
             bid,
             ask,
             flags,
+            book,
+            friction,
             at[n],
             side[n],
             take_profit[n],
             stop_loss[n],
             limit_ns[n],
-            slippage,
-            0,
-            False,
+            1.0,
         )
     return exit_index, exit_price, reason
 

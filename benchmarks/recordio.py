@@ -20,10 +20,10 @@ N_FEATURES = 605
 BENCHMARK = Benchmark(
     name="recordio",
     goals={
-        "recordio_write_vs_sdk": {"min": 40},
-        "recordio_write_vs_raw": {"min": 0.75},
-        "recordio_read_vs_sdk": {"min": 30},
-        "recordio_read_vs_raw": {"min": 0.65},
+        "recordio_write_vs_sdk": {"min": 50},
+        "recordio_write_vs_raw": {"min": 0.8},
+        "recordio_read_vs_sdk": {"min": 45},
+        "recordio_read_vs_raw": {"min": 0.7},
     },
     libraries=("numpy",),
     peers=("sagemaker",),

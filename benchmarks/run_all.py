@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"harness.py", "run_all.py"}
+NOT_BENCHMARKS = {"harness.py", "run_all.py", "parallel_ranks.py"}
 
 
 def main() -> int:

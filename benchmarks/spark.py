@@ -24,7 +24,7 @@ from trademl.store.artifacts import ArtifactStore
 
 BENCHMARK = Benchmark(
     name="spark",
-    goals={},
+    goals={"spark_2_cores_vs_1": {"min": 1.0}},
     libraries=("pyspark", "pyarrow", "numpy"),
     does_not_show=(
         "Orders are random, on a seeded random walk of one quote a second for seven days.",

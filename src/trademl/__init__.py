@@ -13,12 +13,14 @@ from trademl._version import __version__
 
 if TYPE_CHECKING:
     from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
+    from trademl.aws.model_files import load_model
     from trademl.aws.plan import plan_training, plan_tuning
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
     from trademl.backtest.jobs import backtest_model
     from trademl.config import Settings, load_settings
+    from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
     from trademl.etl.features import feature_matrix
@@ -27,23 +29,34 @@ if TYPE_CHECKING:
     from trademl.etl.recipe import FeatureRecipe
     from trademl.etl.record_file import open_recordio
     from trademl.etl.recordio import read_recordio, write_recordio
+    from trademl.etl.summary import inspect_dataset
     from trademl.etl.verify import verify_dataset
+    from trademl.ingest.bar_files import read_bars
     from trademl.ingest.replay import export, replay
+    from trademl.ingest.simulated import SimulatedMarket, simulate, write_simulation
     from trademl.ledger import Ledger
     from trademl.market.bars import Bars, settle_on_bars
     from trademl.market.costs import Costs
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
     from trademl.pipeline.workspace import Workspace
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
+    from trademl.train.card import model_card
+    from trademl.train.control import fit_control
     from trademl.train.evaluations import evaluate_model
+    from trademl.train.hyperparameters import LinearLearnerParameters
     from trademl.train.jobs import select_model, train_dataset, tune_dataset
-    from trademl.train.model import load_model
+    from trademl.train.linear_learner import fit, fit_together
+    from trademl.train.model import save_model
+    from trademl.train.network_file import load_network
+    from trademl.train.network_jobs import explain_plan, train_network
+    from trademl.train.verdicts import gate_model
 
 _HOME = {
     "AwsConfig": "aws.settings",
@@ -52,9 +65,11 @@ _HOME = {
     "FeatureRecipe": "etl.recipe",
     "Fold": "etl.folds",
     "Ledger": "ledger",
+    "LinearLearnerParameters": "train.hyperparameters",
     "Orders": "market.orders",
     "Quotes": "market.quotes",
     "Settings": "config",
+    "SimulatedMarket": "ingest.simulated",
     "Split": "etl.dataset",
     "Strategy": "pipeline.strategy",
     "Transactions": "market.orders",
@@ -62,36 +77,52 @@ _HOME = {
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
     "build_features": "etl.build",
-    "combinatorial_purged": "etl.folds",
     "build_features_from_files": "etl.from_files",
+    "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
+    "explain_plan": "train.network_jobs",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
+    "fit": "train.linear_learner",
+    "fit_control": "train.control",
+    "fit_together": "train.linear_learner",
+    "gate_model": "train.verdicts",
+    "inspect_dataset": "etl.summary",
     "launch_torchrun": "aws.torchrun",
     "load_model": "aws.model_files",
+    "load_network": "train.network_file",
     "load_settings": "config",
     "load_split": "etl.dataset",
+    "model_card": "train.card",
+    "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
     "plan_training": "aws.plan",
     "plan_tuning": "aws.plan",
     "predict": "serve.client",
+    "promote_model": "pipeline.promotion",
+    "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
     "refresh_prices": "aws.prices",
     "replay": "ingest.replay",
+    "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
+    "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
+    "simulate": "ingest.simulated",
     "stop_job": "aws.jobs",
     "train_dataset": "train.jobs",
+    "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",
     "tune_dataset": "train.jobs",
     "tune_on_sagemaker": "aws.jobs",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
+    "write_simulation": "ingest.simulated",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -119,20 +119,26 @@ def bind_port(environ: Mapping[str, str] | None = None) -> int:
     return int(text)
 
 
+def process_environment() -> dict[str, str]:
+    """Return this process's environment, to hand on to processes that it starts."""
+    return dict(os.environ)
+
+
 def _sections() -> dict[str, Any]:
     return {n: t for n, t in get_type_hints(Strategy).items() if is_dataclass(t)}
 
 
 def _defaults() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
-    sections = _sections()
+    sections, plain = _sections(), Strategy()
     for top in fields(Strategy):
         if top.name not in sections:
             value = top.default if top.default is not MISSING else None
             found[top.name] = Setting(value, "default")
             continue
         for key in fields(sections[top.name]):
-            found[f"{top.name}.{key.name}"] = Setting(key.default, "default")
+            value = getattr(getattr(plain, top.name), key.name)
+            found[f"{top.name}.{key.name}"] = Setting(value, "default")
     return found
 
 

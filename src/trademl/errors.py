@@ -7,7 +7,8 @@ TrademlError
 │   └── CodecError   a binary file is damaged: the message names record and byte offset
 ├── StoreError       an artifact or a database cannot be read or written
 │   ├── SchemaError  the database was written by a newer trademl
-│   └── LockedError  another run holds the workspace
+│   ├── LockedError  another run holds the workspace
+│   └── RegistryError  a model cannot be promoted or taken back
 ├── TrainError       a training job cannot start or did not converge to a finite model
 ├── ServeError       a server or endpoint cannot be started, reached or understood
 ├── CloudError       AWS refused a call, could not be reached, or a job there failed
@@ -53,6 +54,10 @@ class LockedError(StoreError):
     """Another run holds the workspace."""
 
 
+class RegistryError(StoreError):
+    """A model cannot be promoted or taken back."""
+
+
 class TrainError(TrademlError):
     """A training job cannot start, or did not end in a finite model."""
 
@@ -72,7 +77,8 @@ class ParityError(TrademlError):
 EXTRAS = {
     "train": ("torch", "optuna"),
     "serve": ("orjson", "httptools", "uvloop"),
-    "backtest": ("backtrader",),
+    "backtest": ("backtrader", "empyrical"),
+    "calendars": ("exchange_calendars",),
     "monitor": ("matplotlib", "jinja2"),
     "aws": ("boto3",),
     "sagemaker": ("sagemaker",),

@@ -67,3 +67,40 @@ def test_a_bad_line_is_one_line(folder, tmp_path):
     assert done.returncode == 1
     assert "deals-2.csv: line 1: type is 'hold', expected buy or sell" in one_line(done)
     assert not (tmp_path / "dataset").exists()
+
+
+def test_a_folder_is_inspected_where_it_lies(folder):
+    build(folder, *FILES, "--out", "dataset", "--json")
+    command = [sys.executable, "-m", "trademl", "features", "inspect", "dataset", "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["splits"]["train"]["uniqueness"] > 0
+    assert not (folder / "trademl-workspace").exists()
+
+
+def test_a_dataset_of_a_folder_goes_all_the_way(trademl, finished, tmp_path):
+    batch = next((finished[0] / "artifacts" / "batch").iterdir())
+    out, workspace = tmp_path / "out", tmp_path / "ws"
+
+    def result(*words):
+        done = trademl(*words, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    files = ("--prices", batch / "prices.csv", "--transactions", batch / "transactions.csv")
+    built = result("features", "build", *files, "--out", out)
+    here = ("--workspace", workspace)
+    assert result("features", "verify", out, *here)["is_proven"]
+    study = result("train", built["id"], "--hp", "epochs=1", *here)
+    model = result("models", "select", study["id"], *here)
+    assert result("backtest", "run", model["id"], *here)["n_signals"] > 0
+
+
+def test_a_spoiled_folder_is_not_proven(folder, tmp_path):
+    build(folder, *FILES, "--out", tmp_path / "out")
+    path = tmp_path / "out" / "rows.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    command = [sys.executable, "-m", "trademl", "features", "verify", tmp_path / "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "rows.parquet is not the file that its manifest lists" in one_line(done)

@@ -18,8 +18,8 @@ from running import artifact_ids, one_line
 
 STEPS = ("ingest", "features", "verify", "tune", "select", "predict", "backtest", "report")
 KEYS = {
-    "batch", "dataset", "tuning", "selected", "deployment", "evaluation", "backtest", "report",
-    "ledger",
+    "batch", "dataset", "tuning", "selected", "gate", "deployment", "evaluation", "backtest",
+    "report", "ledger",
 }  # fmt: skip
 
 

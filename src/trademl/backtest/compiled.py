@@ -1,4 +1,4 @@
-"""The compiled engine: one position of one unit at a time, settled by the one fill model.
+"""The compiled engine: one position at a time, settled by the one fill model.
 
 Policy
 ------
@@ -8,6 +8,7 @@ Policy
   that is decided on it. An entry is never closed on its own quote, so no quote holds two entries.
 * An entry that is in flight, or decided on a flagged quote, waits for the first executable quote
   from then on, and is never withdrawn.
+* An entry that the venue rejects, or that limits on risk forbid, leaves the account free.
 * What is still open when the recording ends is reported and is no trade.
 
 Shape letters: P quotes, S signals.
@@ -17,64 +18,97 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from trademl.backtest.limits import GO, REJECTED, Limits, account_for, may_enter, new_account
 from trademl.backtest.signals import Signals, check_signals
-from trademl.backtest.trades import OpenPosition, Trades
+from trademl.backtest.trades import Trades, Trips
+from trademl.market.carry import Carry, carried, financing
+from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
-from trademl.market.fills import round_trip_fees, settle_one
-from trademl.market.orders import ExitReason
+from trademl.market.fills import settle_one
+from trademl.market.friction import friction_of, tape_of
 from trademl.market.quotes import Quotes
 
-CENSORED = int(ExitReason.CENSORED)
+NO_LIMITS = Limits()
 
 
-# Not cached on disk: numba keys a cache by this file alone, and would keep an old fill model.
-@njit(nogil=True)
-def _settle_in_turn(
-    ts_event: NDArray[np.int64],
-    bid: NDArray[np.float64],
-    ask: NDArray[np.float64],
-    flags: NDArray[np.uint8],
-    decided_at: NDArray[np.int64],
-    side: NDArray[np.int8],
-    take_profit: NDArray[np.float64],
-    stop_loss: NDArray[np.float64],
-    time_limit_ns: NDArray[np.int64],
-    slippage: float,
-    latency_ns: int,
-    take_profit_is_market: bool,
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int8]]:
-    """Return the rows taken, their entry and exit quotes and prices, shape (taken, 2), and why."""
+@njit(nogil=True, inline="always")
+def net_of(ts, friction, carry, side, entered, left, paid, got, units):  # type: ignore[no-untyped-def]
+    """Return what a round trip earned after everything, in quote currency."""
+    moved = (got - paid) * side * friction.multiplier
+    fees = friction.fee_rate * (paid + got) + 2 * friction.fee_per_unit
+    if len(carry.ts) > 0:
+        moved += carried(carry, side, ts[entered], ts[left])
+    return units * (moved - fees)
+
+
+@fill_kernel
+def _settle_in_turn(  # type: ignore[no-untyped-def]
+    ts,
+    bid,
+    ask,
+    flags,
+    book,
+    friction,
+    carry,
+    limits,
+    account,
+    decided_at,
+    side,
+    take_profit,
+    stop_loss,
+    time_limit_ns,
+    size,
+):
+    """Return the rows taken, their entry and exit quotes and prices (taken, 2), why, units, counts.
+
+    The last two are the signals rejected and halted.
+    """
     n_signals = len(decided_at)
     rows, reason = np.empty(n_signals, np.int64), np.empty(n_signals, np.int8)
     index, price = np.empty((n_signals, 2), np.int64), np.empty((n_signals, 2))
-    n_taken, free_from = 0, 0
+    units = np.empty(n_signals)
+    n, free_from, rejected, halted = 0, 0, 0, 0
     for s in range(n_signals):
         if decided_at[s] < free_from:
             continue
-        n = n_taken
-        rows[n] = s
-        index[n, 0], price[n, 0], index[n, 1], price[n, 1], reason[n] = settle_one(
-            ts_event,
+        answer = may_enter(limits, account, ts[decided_at[s]])
+        if answer != GO:
+            rejected += answer == REJECTED
+            halted += answer != REJECTED
+            continue
+        entered, paid, left, got, why, filled = settle_one(
+            ts,
             bid,
             ask,
             flags,
+            book,
+            friction,
             decided_at[s],
             side[s],
             take_profit[s],
             stop_loss[s],
             time_limit_ns[s],
-            slippage,
-            latency_ns,
-            take_profit_is_market,
+            min(size[s], limits.max_units),
         )
-        free_from = index[n, 1] if reason[n] != CENSORED else len(bid)
-        n_taken += 1
-    return rows[:n_taken], index[:n_taken], price[:n_taken], reason[:n_taken]
+        rows[n], reason[n], units[n] = s, why, filled
+        index[n, 0], index[n, 1], price[n, 0], price[n, 1] = entered, left, paid, got
+        n += 1
+        free_from = left if left >= 0 else len(ts)
+        if left >= 0:
+            net = net_of(ts, friction, carry, side[s], entered, left, paid, got, filled)
+            account_for(account, ts[left], net)
+    return rows[:n], index[:n], price[:n], reason[:n], units[:n], rejected, halted
 
 
-def run_compiled(quotes: Quotes, signals: Signals, costs: Costs) -> Trades:
+def run_compiled(
+    quotes: Quotes,
+    signals: Signals,
+    costs: Costs,
+    *,
+    limits: Limits = NO_LIMITS,
+    carry: Carry | None = None,
+) -> Trades:
     """Trade the signals, one position at a time, and return the trades.
 
     Parameters
@@ -84,7 +118,11 @@ def run_compiled(quotes: Quotes, signals: Signals, costs: Costs) -> Trades:
     signals : Signals
         S entries that the model wants, in the order of their decisions.
     costs : Costs
-        Fees of both sides, slippage and latency of market fills.
+        What trading costs.
+    limits : Limits
+        Which entries are not made.
+    carry : Carry, optional
+        What holding earns; the financing of ``costs`` where left out.
 
     Raises
     ------
@@ -96,57 +134,29 @@ def run_compiled(quotes: Quotes, signals: Signals, costs: Costs) -> Trades:
     Causal: a trade reads quotes from its decision to its exit and none after.
     """
     check_signals(quotes, signals)
+    carry = financing(quotes, costs) if carry is None else carry
     orders = signals.orders
-    rows, index, price, reason = _settle_in_turn(
-        quotes.ts_event,
-        quotes.bid,
-        quotes.ask,
-        quotes.flags,
+    rows, index, price, reason, units, rejected, halted = _settle_in_turn(
+        *tape_of(quotes, costs),
+        friction_of(costs),
+        carry,
+        limits.numbers,
+        new_account(),
         orders.quote_index,
         orders.side,
         orders.take_profit,
         orders.stop_loss,
         orders.time_limit_ns,
-        costs.slippage,
-        costs.latency_ns,
-        costs.take_profit_is_market,
+        signals.units,
     )
-    closed = reason != CENSORED
-    (entry, exit_price), traded = price[closed].T, rows[closed]
-    side, fees = orders.side[traded], round_trip_fees(entry, exit_price, costs)
-    return Trades(
-        order_id=signals.order_id[traded],
-        side=side,
-        entry_index=index[closed, 0],
-        entry_price=entry,
-        exit_index=index[closed, 1],
-        exit_price=exit_price,
-        reason=reason[closed],
-        entry_fees=np.array([costs.fee(paid) for paid in entry]),
-        fees=fees,
-        pnl=(exit_price - entry) * side - fees,
-        score=signals.score[traded],
-        skipped_while_in_position=len(signals) - len(rows),
-        unfilled=int((index[:, 0] < 0).sum()),
-        open_at_end=_open_at_end(signals, rows, index, price, costs),
+    trips = Trips(
+        signals.order_id[rows], orders.side[rows], index, price, reason, units, signals.score[rows]
     )
-
-
-def _open_at_end(
-    signals: Signals,
-    rows: NDArray[np.int64],
-    index: NDArray[np.int64],
-    price: NDArray[np.float64],
-    costs: Costs,
-) -> OpenPosition | None:
-    if not len(rows) or index[-1, 0] < 0 or index[-1, 1] >= 0:
-        return None
-    row, paid = rows[-1], float(price[-1, 0])
-    return OpenPosition(
-        order_id=int(signals.order_id[row]),
-        side=int(signals.orders.side[row]),
-        entry_index=int(index[-1, 0]),
-        entry_price=paid,
-        entry_fee=costs.fee(paid),
-        score=float(signals.score[row]),
+    return trips.trades(
+        quotes.ts_event,
+        costs,
+        carry,
+        skipped_while_in_position=len(signals) - len(rows) - rejected - halted,
+        rejected=rejected,
+        halted=halted,
     )

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.backtest.results import ledger_rows
-from trademl.backtest.run import backtest
+from trademl.backtest.run import DEFAULT, backtest
+from trademl.backtest.settings import NO_LIMIT, BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.errors import DataError
 from trademl.etl.dataset import load_split
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
+from trademl.market.fills import settle
+from trademl.market.friction import with_volatility
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.jobs import MODEL_FILE
+from trademl.train.looks import record_look
 from trademl.train.model import load_binary_model
+from trademl.train.studies import read_trials
 
 ENGINES = ("compiled", "backtrader")
 TRADES, EQUITY = "trades.parquet", "equity.parquet"
@@ -36,6 +41,8 @@ def backtest_model(
     score_N: NDArray[np.float64] | None = None,
     deployment_id: str | None = None,
     split: str = "test",
+    config: BacktestConfig = DEFAULT,
+    seed: int = 7,
     engines: Sequence[str] = ENGINES,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -48,6 +55,10 @@ def backtest_model(
         out.
     deployment_id : str, optional
         The deployment that gave them.
+    config : BacktestConfig
+        Capital, sizes, limits and rejected orders.
+    seed : int
+        Decides what is left to chance.
 
     Raises
     ------
@@ -57,23 +68,36 @@ def backtest_model(
     progress = progress or Silent()
     dataset = store.get(model.manifest["parents"][1])
     rows = load_split(dataset, split)
+    if split == "test":
+        study = store.get(model.manifest["parents"][0])
+        cuts = [model.metrics["threshold"]]
+        record_look(study, read_trials(study), rows, ledger, cuts=cuts)
     if score_N is None:
         score_N = (
             load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
         )
-    parameters = {"costs": asdict(costs), "engines": list(engines), "split": split}
+    parameters = {
+        "costs": asdict(costs),
+        "backtest": {n: None if v == NO_LIMIT else v for n, v in asdict(config).items()},
+        "engines": list(engines),
+        "split": split,
+        "seed": seed,
+    }
     inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
     identity = artifact_id("backtest", inputs, parameters)
     if (published := store.find(identity)) is None:
         batch = read_batch(store.get(dataset.manifest["parents"][0]))
         with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
-            signals, batch = _signals(batch, rows.order_id_N, score_N)
+            batch = replace(batch, quotes=with_volatility(batch.quotes, costs))
+            signals, batch = _signals(batch, rows.order_id_N, score_N, costs)
             result = backtest(
                 batch.quotes,
                 signals,
                 costs,
                 threshold=model.metrics["threshold"],
                 engines=engines,
+                config=config,
+                seed=seed,
                 progress=progress,
             )
             trades, equity = ledger_rows(result, batch.quotes)
@@ -89,9 +113,16 @@ def backtest_model(
 
 
 def _signals(
-    batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64]
+    batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64], costs: Costs
 ) -> tuple[Signals, Batch]:
-    """Return the split's signals on the part of the recording that they can touch."""
+    """Return the split's signals on the part of the recording that they can touch at these costs.
+
+    What was recorded does not say how far that is: at another latency an order leaves later.
+    """
+    if batch.bars is not None:
+        raise DataError(
+            "the dataset's orders live on bars, whose paths are not known: a backtest needs quotes"
+        )
     row_N = np.searchsorted(batch.order_id, order_id_N)
     if (
         len(row_N) == 0
@@ -100,13 +131,11 @@ def _signals(
         raise DataError("the dataset's rows are not orders of its batch: build it again")
     orders = batch.orders.take(row_N)
     first = int(orders.quote_index[0])
-    last = int(batch.transactions.exit_index[row_N].max()) + 1
-    span = Batch(
-        batch.quotes.slice(first, last),
-        orders.shift(-first),
-        batch.transactions.take(row_N).shift(-first),
-        order_id_N,
-    )
+    exit_index_N = settle(batch.quotes, orders, costs).exit_index
+    never_leaves = bool((exit_index_N < 0).any())
+    last = len(batch.quotes) if never_leaves else int(exit_index_N.max()) + 1
+    done = batch.transactions.take(row_N)
+    span = Batch(batch.quotes, orders, done, order_id_N).cut(first, last)
     return Signals(span.orders, order_id_N, score_N), span
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.backtest.trades import Trades
+from trademl.backtest.trades import OpenPosition, Trades
 from trademl.errors import ParityError
 
 EXACT = ("order_id", "side", "entry_index", "exit_index", "reason", "score")
-MONEY = ("entry_price", "exit_price", "entry_fees", "fees", "pnl")
-COUNTS = ("skipped_while_in_position", "unfilled", "open_at_end")
+MONEY = ("size", "entry_price", "exit_price", "entry_fees", "fees", "carry", "pnl")
+COUNTS = ("skipped_while_in_position", "unfilled", "rejected", "halted")
 TOLERANCE = 1e-9  # quote currency, and parts of the value: room for rounding of a sum, for no tick
 
 
@@ -44,11 +46,20 @@ def check_parity(first: Trades, second: Trades, *, names: tuple[str, str]) -> No
     for name in COUNTS:
         if getattr(first, name) != getattr(second, name):
             _fail("the end of the recording", name, first, second, names)
+    if _open_differs(first.open_at_end, second.open_at_end):
+        _fail("the end of the recording", "open_at_end", first, second, names)
+
+
+def _open_differs(one: OpenPosition | None, other: OpenPosition | None) -> bool:
+    if one is None or other is None:
+        return one is not other
+    pairs = zip(astuple(one), astuple(other), strict=True)
+    return not all(np.isclose(a, b, rtol=1e-12, atol=TOLERANCE, equal_nan=True) for a, b in pairs)
 
 
 def _differs(first: Trades, second: Trades, name: str, n: int) -> NDArray[np.bool_]:
     one, other = getattr(first, name)[:n], getattr(second, name)[:n]
-    differs: NDArray[np.bool_] = one != other
+    differs: NDArray[np.bool_] = (one != other) & ~((one != one) & (other != other))
     if name in MONEY:
         differs = ~np.isclose(one, other, rtol=1e-12, atol=TOLERANCE)
     return differs

@@ -5,22 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.backtest.compiled import run_compiled
+from trademl.backtest.benchmarks import beside, buy_and_hold, mean_of, random_entries
+from trademl.backtest.compiled import NO_LIMITS, run_compiled
+from trademl.backtest.figures import figures
+from trademl.backtest.limits import Limits
 from trademl.backtest.parity import check_parity
+from trademl.backtest.settings import BacktestConfig, realism
 from trademl.backtest.signals import Signals
+from trademl.backtest.sizing import sized
 from trademl.backtest.statistics import equity_curve, performance
 from trademl.backtest.trades import Trades
-from trademl.errors import ConfigError
+from trademl.errors import ConfigError, DataError
+from trademl.market.carry import Carry, financing
 from trademl.market.costs import Costs
+from trademl.market.friction import with_volatility
 from trademl.market.quotes import Quotes
 from trademl.ports import Progress, Silent
 
-Engine = Callable[[Quotes, Signals, Costs], Trades]
+LADDER = (1, 2, 3)
+DEFAULT = BacktestConfig(reject_share=0.0)
+
+
+class Engine(Protocol):
+    """What every engine does with signals."""
+
+    def __call__(
+        self,
+        quotes: Quotes,
+        signals: Signals,
+        costs: Costs,
+        *,
+        limits: Limits,
+        carry: Carry | None,
+    ) -> Trades:
+        """Trade the signals, one position at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +58,10 @@ class BacktestResult:
         The equity curve: UTC nanoseconds, and quote currency.
     metrics : dict
         `performance` of the trades with the threshold, the signals counted, the ``engines`` that
-        agreed, and under ``baseline`` the performance of taking signals whatever their score;
-        safe for JSON.
+        agreed, under ``baseline`` the performance of taking signals whatever their score, under
+        ``figures`` those of `trademl.backtest.figures`, under ``benchmarks`` the same of what else
+        could have been done, under ``cost_ladder`` the profit at higher costs and under
+        ``realism`` what was real; safe for JSON.
     """
 
     trades: Trades
@@ -53,6 +78,9 @@ def backtest(
     threshold: float,
     engines: Sequence[str] = ("compiled", "backtrader"),
     every_s: float = 60,
+    config: BacktestConfig = DEFAULT,
+    carry: Carry | None = None,
+    seed: int = 7,
     progress: Progress | None = None,
 ) -> BacktestResult:
     """Trade the signals at or above a threshold in every engine, and return what they agree on.
@@ -62,42 +90,101 @@ def backtest(
     quotes : Quotes
         The span to trade, P quotes.
     signals : Signals
-        Every candidate entry of the span with its score; the baseline takes them all.
+        Every candidate entry of the span with its score; the baseline takes them all. Sizes come
+        from ``config``.
     costs : Costs
-        Fees of both sides, slippage and latency of market fills.
+        What trading costs.
     threshold : float
         Lowest score that is traded.
     engines : sequence of str
         Names of `ENGINES`; the first one's trades are returned.
     every_s : float
         Step of the equity curve, in seconds.
+    config : BacktestConfig
+        Capital, sizes, limits and rejected orders.
+    carry : Carry, optional
+        What holding earns; the financing of ``costs`` where left out.
+    seed : int
+        Decides which orders are rejected, random entries and resamples.
 
     Raises
     ------
     ConfigError
         If an engine is unknown, none is named, or its library is not installed.
     DataError
-        If the signals cannot be traded on the recording.
+        If the signals cannot be traded on the recording, or no quote shows any size.
     ParityError
         If two engines differ; the message names the first trade that does.
     """
     progress, names = progress or Silent(), tuple(engines)
     chosen = _choose(names)
-    flagged = signals.flagged(threshold)
-    made = [_run(name, chosen[name], quotes, flagged, costs, progress) for name in names]
+    refuse_no_liquidity(quotes, costs)
+    quotes = with_volatility(quotes, costs)
+    carry = financing(quotes, costs) if carry is None else carry
+    limits = config.limits(seed)
+    every = sized(quotes, signals, costs, config)
+    flagged = every.flagged(threshold)
+    made = [
+        _run(name, chosen[name], quotes, flagged, costs, limits, carry, progress) for name in names
+    ]
     for (name, one), (other_name, other) in pairwise(zip(names, made, strict=True)):
         check_parity(one, other, names=(name, other_name))
-    baseline = _run("always-in baseline", run_compiled, quotes, signals, costs, progress)
-    equity_ts_ns, equity = equity_curve(quotes, made[0], every_s)
+    baseline = _run(
+        "always-in baseline", run_compiled, quotes, every, costs, limits, carry, progress
+    )
+    equity_ts_ns, equity = equity_curve(quotes, made[0], every_s, costs)
+    draws = random_entries(
+        quotes, every, len(flagged), costs, limits=limits, carry=carry, seed=seed
+    )
+    holding = buy_and_hold(quotes, costs, config.units, carry=carry)
     metrics = {
-        **performance(quotes, made[0]),
+        **performance(quotes, made[0], costs),
         "threshold": float(threshold),
         "n_signals": len(signals),
         "n_flagged": len(flagged),
         "engines": list(names),
-        "baseline": performance(quotes, baseline),
+        "baseline": performance(quotes, baseline, costs),
+        "figures": figures(quotes, made[0], equity_ts_ns, equity, costs, config, seed=seed),
+        "benchmarks": {
+            "always_in": beside(quotes, baseline, costs, config, every_s),
+            "buy_and_hold": beside(quotes, holding, costs, config, every_s),
+            "random_entry": mean_of([beside(quotes, d, costs, config, every_s) for d in draws]),
+        },
+        "cost_ladder": cost_ladder(quotes, flagged, costs, limits=limits, carry=carry),
+        "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
     }
     return BacktestResult(made[0], equity_ts_ns, equity, metrics)
+
+
+def cost_ladder(
+    quotes: Quotes,
+    signals: Signals,
+    costs: Costs,
+    *,
+    limits: Limits = NO_LIMITS,
+    carry: Carry | None = None,
+) -> dict[str, float]:
+    """Return the net profit at once, twice and three times the costs, spread included."""
+    ladder = {}
+    for factor in LADDER:
+        dearer = costs.times(factor)
+        held = carry if factor == 1 else None
+        ladder[f"{factor}x"] = float(
+            run_compiled(quotes, signals, dearer, limits=limits, carry=held).pnl.sum()
+        )
+    return ladder
+
+
+def refuse_no_liquidity(quotes: Quotes, costs: Costs) -> None:
+    """Raise DataError where a side shows no size on any quote, so that nothing could fill."""
+    if not costs.partial_fills or quotes.bid_size is None or quotes.ask_size is None:
+        return
+    for name, size in (("bid", quotes.bid_size), ("ask", quotes.ask_size)):
+        if len(size) and not (size[quotes.is_executable] > 0).any():
+            raise DataError(
+                f"no executable quote shows any size at the {name}: nothing could be traded; give "
+                "sizes, or set costs.partial_fills to false"
+            )
 
 
 def _choose(names: tuple[str, ...]) -> dict[str, Engine]:
@@ -110,10 +197,17 @@ def _choose(names: tuple[str, ...]) -> dict[str, Engine]:
 
 
 def _run(
-    name: str, engine: Engine, quotes: Quotes, signals: Signals, costs: Costs, progress: Progress
+    name: str,
+    engine: Engine,
+    quotes: Quotes,
+    signals: Signals,
+    costs: Costs,
+    limits: Limits,
+    carry: Carry,
+    progress: Progress,
 ) -> Trades:
     progress.step(f"backtest: {name}", f"{len(signals)} signals on {len(quotes)} quotes")
-    trades = engine(quotes, signals, costs)
+    trades = engine(quotes, signals, costs, limits=limits, carry=carry)
     progress.done(f"{len(trades)} trades, net {trades.pnl.sum():.2f}")
     return trades
 

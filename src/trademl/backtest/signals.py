@@ -29,19 +29,37 @@ class Signals:
         Identity of each order in its batch.
     score : ndarray of float64
         What the model answered, known at the order's decision quote; higher is better.
+    size : ndarray of float64, optional
+        Units wanted, above 0; one each where left out.
+    known_ns : ndarray of int64, optional
+        Time of the newest thing that each score was made from, UTC nanoseconds.
     """
 
     orders: Orders
     order_id: NDArray[np.int64]
     score: NDArray[np.float64]
+    size: NDArray[np.float64] | None = None
+    known_ns: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.orders)
 
+    @property
+    def units(self) -> NDArray[np.float64]:
+        """Units wanted by each signal."""
+        return np.ones(len(self)) if self.size is None else self.size
+
     def flagged(self, threshold: float) -> Signals:
         """Return the signals whose score is at or above ``threshold``; NaN never is."""
-        rows = self.score >= threshold
-        return Signals(self.orders.take(rows), self.order_id[rows], self.score[rows])
+        return self.take(self.score >= threshold)
+
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Signals:
+        """Return the chosen signals."""
+        size = None if self.size is None else self.size[rows]
+        known_ns = None if self.known_ns is None else self.known_ns[rows]
+        return Signals(
+            self.orders.take(rows), self.order_id[rows], self.score[rows], size, known_ns
+        )
 
 
 def check_signals(quotes: Quotes, signals: Signals) -> None:
@@ -51,7 +69,7 @@ def check_signals(quotes: Quotes, signals: Signals) -> None:
     ------
     DataError
         If the columns differ in length, a decision comes before the one above it or lies
-        outside the recording, or a barrier is not positive.
+        outside the recording, reads what was not known yet, or a barrier or a size is not positive.
     """
     n_ids, n_scores = len(signals.order_id), len(signals.score)
     if not n_ids == n_scores == len(signals):
@@ -66,4 +84,20 @@ def check_signals(quotes: Quotes, signals: Signals) -> None:
         raise DataError(
             f"signal {row} is decided on quote {decided_at[row]}, before the signal above it "
             f"on quote {decided_at[row - 1]}: sort signals by quote_index"
+        )
+    _refuse_the_future(quotes, signals)
+    if signals.size is not None and not (signals.size > 0).all():
+        row = int(np.flatnonzero(~(signals.size > 0))[0])
+        raise DataError(f"signal {row} has a size of {signals.size[row]}, expected more than 0")
+
+
+def _refuse_the_future(quotes: Quotes, signals: Signals) -> None:
+    if signals.known_ns is None:
+        return
+    decided_ns = quotes.ts_event[signals.orders.quote_index]
+    if (late := signals.known_ns > decided_ns).any():
+        row = int(np.flatnonzero(late)[0])
+        raise DataError(
+            f"signal {row} (order {signals.order_id[row]}) comes from the future: it is decided at "
+            f"{decided_ns[row]} ns and reads what was known at {signals.known_ns[row]} ns"
         )

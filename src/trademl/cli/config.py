@@ -24,6 +24,7 @@ def show(
     """Print every setting, its value and where it came from."""
     from pathlib import Path
 
+    from trademl.backtest.settings import NO_LIMIT
     from trademl.config import DEFAULT_FILE, load_settings
 
     if config is None and Path(DEFAULT_FILE).is_file():
@@ -31,7 +32,13 @@ def show(
     settings = load_settings(config, workspace=workspace)
     result = {
         "id": str(settings.workspace),
-        "settings": {k: {"value": s.value, "source": s.source} for k, s in settings.origin.items()},
+        "settings": {
+            key: {
+                "value": None if setting.value == NO_LIMIT else setting.value,
+                "source": setting.source,
+            }
+            for key, setting in settings.origin.items()
+        },
     }
     lines = [f"workspace = {settings.workspace}"]
     for key, setting in settings.origin.items():

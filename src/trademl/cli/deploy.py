@@ -22,20 +22,22 @@ def _deploy() -> None:
 
 @app.command("local")
 def local(
-    model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Id; the strategy's champion, else the newest.")
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Deploy a model on this machine: live if it was accepted, in shadow mode if refused."""
+    """Deploy a model on this machine: live if it is the champion, else in shadow mode."""
     from trademl.serve.deployments import deploy
+    from trademl.train.registry import champion
 
     with open_session(config, workspace) as session, session.workspace.lock():
-        store = session.workspace.store
-        chosen = store.newest("model", model)
-        deployment = deploy(
-            chosen, session.strategy.serving.endpoint, store, session.workspace.ledger
-        )
+        store, strategy = session.workspace.store, session.strategy
+        live = champion(session.workspace.ledger, strategy.name)
+        chosen = store.newest("model", model or live)
+        deployment = deploy(chosen, strategy.serving.endpoint, store, session.workspace.ledger)
     result = {
         "id": deployment.id,
         "endpoint": deployment.endpoint,

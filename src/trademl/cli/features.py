@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,7 +26,10 @@ app = typer.Typer(
 )
 
 
-Dataset = Annotated[str | None, typer.Argument(help="Id of a dataset; the newest by default.")]
+Dataset = Annotated[
+    str | None,
+    typer.Argument(help="Id of a dataset, or the folder of one; the newest by default."),
+]
 
 
 @app.command("build")
@@ -35,14 +38,15 @@ def build(
     prices: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Prices of a batch, or a header-less price-*.csv; with --out."
+            metavar="FILE",
+            help="Prices of a batch, a header-less price-*.csv, or OHLC bars; with --out.",
         ),
     ] = None,
     transactions: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Transactions of a batch, or a header-less deals-*.csv; with --out.",
+            help="Transactions of a batch, a header-less deals-*.csv, or orders; with --out.",
         ),
     ] = None,
     out: Annotated[
@@ -56,6 +60,10 @@ def build(
             "header-less files."
         ),
     ] = None,
+    spread: Annotated[
+        float | None, typer.Option(min=0, help="Ask minus bid of bars that have one price.")
+    ] = None,
+    tz: options.Zone = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     engine: Annotated[
@@ -76,7 +84,9 @@ def build(
             raise typer.BadParameter(
                 "--prices, --transactions and --out go together, and without the id of a batch"
             )
-        dataset = _from_files(prices, transactions, out, labels, config, made_by)
+        dataset = _from_files(
+            prices, transactions, out, labels, config, made_by, spread=spread, timezone=tz
+        )
     else:
         dataset = _from_batch(batch, labels, config, workspace, made_by)
     emit({"id": dataset.id, **dataset.metrics}, as_json=json, lines=_lines(dataset))
@@ -89,6 +99,9 @@ def _from_files(
     labels: Labels | None,
     config: Path | None,
     engine: Engine,
+    *,
+    spread: float | None,
+    timezone: str | None,
 ) -> Artifact:
     from trademl.config import DEFAULT_FILE, load_settings
     from trademl.etl.from_files import build_features_from_files
@@ -108,6 +121,8 @@ def _from_files(
             labels=labels,
             health=strategy.health,
             time_limit_s=strategy.orders.time_limit_s,
+            spread=spread,
+            timezone=timezone or strategy.feed.timezone,
             engine=engine,
             progress=progress,
         )
@@ -158,6 +173,7 @@ def _lines(dataset: Artifact) -> list[str]:
             f"  labels: {labels['source']}; recorded and recomputed differ in "
             f"{labels['n_disagree']} of {labels['n_compared']}"
         )
+    lines += _doubt(labels)
     if (health := facts["health"])["n_touched"]:
         met = ", ".join(f"{n} {why}" for why, n in health["by_reason"].items() if n)
         kept = "left out" if health["policy"] == "drop" else "flagged"
@@ -175,13 +191,17 @@ def verify(
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Prove a dataset free of look-ahead; a dataset that fails cannot be deployed."""
+    """Prove a dataset free of look-ahead; a dataset that fails cannot be deployed.
+
+    The dataset of a folder is taken into the workspace, where the evidence is kept.
+    """
     from trademl.errors import DataError
+    from trademl.etl.adopt import open_dataset
     from trademl.etl.verify import verify_dataset
 
     with open_session(None, workspace, needs_file=False) as session, session.workspace.lock():
         store = session.workspace.store
-        chosen = store.newest("dataset", dataset)
+        chosen = open_dataset(dataset, store, session.workspace.ledger)
         session.progress.step("verify")
         proof = verify_dataset(
             chosen,
@@ -209,9 +229,8 @@ def inspect(
     """Show what is in a dataset: rows, balance, overlap of labels, what was left out."""
     from trademl.etl.summary import inspect_dataset
 
-    with open_session(None, workspace, needs_file=False) as session:
-        chosen = session.workspace.store.newest("dataset", dataset)
-        facts = inspect_dataset(chosen)
+    chosen = _chosen(dataset, workspace)
+    facts = inspect_dataset(chosen)
     lines = [f"{chosen.id}: {facts['n_orders']} orders, {facts['feature_dim']} columns"]
     lines += [
         f"  {name:<10} {s['rows']} rows, {s['label_rate']:.1%} earned money, mean PnL "
@@ -223,8 +242,18 @@ def inspect(
         f"stop loss {facts['median_stop_loss']:g} (medians, quote currency)"
     )
     lines.append("  left out: " + _dropped(facts["dropped"]))
+    lines += _doubt(facts["labels"])
     lines += ["  " + ", ".join(f"{k} {v:g}" for k, v in row.items()) for row in facts["first_rows"]]
     emit({"id": chosen.id, **facts}, as_json=json, lines=lines)
+
+
+def _chosen(dataset: str | None, workspace: Path | None) -> Artifact:
+    from trademl.etl.adopt import dataset_at, known_dataset
+
+    if dataset is not None and Path(dataset).is_dir():
+        return dataset_at(Path(dataset))
+    with open_session(None, workspace, needs_file=False) as session:
+        return known_dataset(dataset, session.workspace.store)
 
 
 def _engine(name: EngineName, table_format: Format) -> Engine:
@@ -237,6 +266,16 @@ def _engine(name: EngineName, table_format: Format) -> Engine:
     from trademl.etl.spark_engine import SparkEngine
 
     return SparkEngine()
+
+
+def _doubt(labels: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know of labels that were made on bars."""
+    if (bars := labels.get("bars")) is None or bars["doubtful_share"] is None:
+        return []
+    return [
+        f"  bars: {bars['n_doubtful']} orders ({bars['doubtful_share']:.1%}) ended on a bar that "
+        "holds both barriers; they count as stopped"
+    ]
 
 
 def _dropped(counts: Mapping[str, int]) -> str:

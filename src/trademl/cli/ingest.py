@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,44 @@ def replay(
         {"id": recording, "n_quotes": n_quotes},
         as_json=json,
         lines=[f"{recording}: {n_quotes} quotes", f"next: trademl ingest export {recording}"],
+    )
+
+
+@app.command("simulate")
+def simulate(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="A .parquet file to write.")],
+    quotes: Annotated[int, typer.Option("--quotes", help="Number of quotes.")] = 20_000,
+    interval_s: Annotated[float, typer.Option(help="Seconds between two quotes.")] = 1.0,
+    spread_ticks: Annotated[float, typer.Option(help="Mean spread; 0: no costs.")] = 1.0,
+    edge: Annotated[
+        float, typer.Option(help="Lean of each move towards the signal; 0: a martingale.")
+    ] = 0.0,
+    signal_s: Annotated[float, typer.Option(help="Seconds that a signal lasts.")] = 300.0,
+    jumps_per_hour: Annotated[float, typer.Option(help="Jumps, up or down.")] = 0.0,
+    regime_s: Annotated[
+        float, typer.Option(help="Seconds after which calm and busy take turns; 0: never.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same quotes.")] = 7,
+    json: options.Json = False,
+) -> None:
+    """Write a simulated recording whose truth is known, to be replayed like any other."""
+    from trademl.ingest.simulated import SimulatedMarket, write_simulation
+
+    market = SimulatedMarket(
+        n_quotes=quotes,
+        seed=seed,
+        interval_s=interval_s,
+        spread_ticks=spread_ticks,
+        edge=edge,
+        signal_s=signal_s,
+        jumps_per_hour=jumps_per_hour,
+        regime_s=regime_s,
+    )
+    n_quotes = write_simulation(out, market)
+    emit(
+        {"id": str(out), "n_quotes": n_quotes, "is_martingale": edge == 0},
+        as_json=json,
+        lines=[f"{out}: {n_quotes} quotes", f"next: trademl ingest replay --quotes {out}"],
     )
 
 

@@ -8,6 +8,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
+def check_lines(gate: Mapping[str, Any]) -> list[str]:
+    """Return one line for each thing that the gate looked at."""
+    word = {"promote": "pass"}
+    return [
+        f"  {word.get(c['verdict'], c['verdict']):<6} {c['name']}: {c['says']}"
+        for c in gate["checks"]
+    ]
+
+
 def emit(result: Mapping[str, Any], *, as_json: bool, lines: Iterable[str]) -> None:
     """Print ``result`` as one JSON object, or ``lines``, on stdout."""
     if as_json:

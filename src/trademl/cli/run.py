@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trademl.cli import options
-from trademl.cli.output import emit
+from trademl.cli.output import check_lines, emit
 from trademl.cli.session import open_session
 
 if TYPE_CHECKING:
@@ -58,11 +58,14 @@ def _run(
 
 
 def _lines(result: Result) -> list[str]:
-    selected, backtest = result["selected"], result["backtest"]
+    selected, gate, backtest = result["selected"], result["gate"], result["backtest"]
     parts = (result["dataset"], result["tuning"])
     lines = [f"WARNING: {text}" for part in parts for text in part.get("warnings", [])]
-    lines.append(str(selected["verdict"]))
-    lines += [f"  refused: {reason}" for reason in selected["reasons"]]
+    lines.append(str(gate["headline"]))
+    if selected["reasons"]:
+        lines += [f"  refused: {reason}" for reason in selected["reasons"]]
+    else:
+        lines += check_lines(gate)
     if backtest["id"]:
         evaluation, baseline = result["evaluation"], backtest["baseline"]
         lines += [

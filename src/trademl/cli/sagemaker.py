@@ -83,11 +83,11 @@ def launch(
 ) -> Artifact | None:
     """Run a job on SageMaker; return its study, or None where something else was printed."""
     from trademl.aws.jobs import Handling, estimate_job, run_job
-    from trademl.train.jobs import find_dataset
+    from trademl.etl.adopt import open_dataset
 
     with _leaving_the_job(), open_session(config, workspace) as session:
         opened = session.workspace
-        found = find_dataset(opened.store, dataset)
+        found = open_dataset(dataset, opened.store, opened.ledger)
         plan = make_plan(found, session.strategy)
         handling = Handling(
             prices_folder=opened.root,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from trademl.cli import options, sagemaker
+from trademl.cli import networks, options, sagemaker
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
 
@@ -36,8 +36,9 @@ def tune(
     max_cost: sagemaker.MaxCost = None,
 ) -> None:
     """Search for hyperparameters with the strategy's tuning job."""
+    from trademl.etl.adopt import open_dataset
     from trademl.train.describe import describe_tuning_job
-    from trademl.train.jobs import find_dataset, tune_dataset
+    from trademl.train.jobs import tune_dataset
 
     flags = sagemaker.Flags(dry_run, wait, retry, max_cost)
     if on == "sagemaker":
@@ -49,7 +50,7 @@ def tune(
     with open_session(config, workspace) as session, session.workspace.lock():
         store = session.workspace.store
         study = tune_dataset(
-            find_dataset(store, dataset),
+            open_dataset(dataset, store, session.workspace.ledger),
             session.strategy.tuning,
             store,
             session.workspace.ledger,
@@ -73,6 +74,11 @@ def train(
             "at, where no dataset is given.",
         ),
     ] = None,
+    network: networks.Network = False,
+    distribution: networks.DistributionFile = None,
+    nproc: networks.Nproc = None,
+    explain_plan: networks.ExplainPlan = False,
+    device_memory: networks.DeviceMemory = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -84,13 +90,28 @@ def train(
 ) -> None:
     """Train one model: the tuning job's static hyperparameters, and those given.
 
-    In a container that SageMaker started it trains the container's job instead.
+    In a container that SageMaker started it trains the container's job instead. With --network,
+    --distribution or --nproc it trains the strategy's network, on one process or several.
     """
+    from trademl.etl.adopt import open_dataset
     from trademl.train.container import ML_ROOT, is_container
     from trademl.train.describe import describe_training_job
-    from trademl.train.jobs import find_dataset, parse_assignments, train_dataset
+    from trademl.train.jobs import parse_assignments, train_dataset
     from trademl.train.search_space import parse_tuning_config
 
+    if device_memory is not None and not explain_plan:
+        raise typer.BadParameter("--device-memory goes with --explain-plan")
+    if network or distribution or nproc is not None or explain_plan:
+        if hp:
+            raise typer.BadParameter("--hp is for Linear Learner: a network has [training]")
+        if on != "local":
+            raise typer.BadParameter(f"--on {on} is for Linear Learner: a network trains here")
+        asked = networks.Asked(dataset, distribution, nproc, config, workspace, json)
+        if explain_plan:
+            networks.explain_plan(asked, device_memory)
+        else:
+            networks.train_network(asked)
+        return
     if ml_root is not None or (dataset is None and not hp and is_container(ML_ROOT)):
         _train_in_container(ml_root or ML_ROOT)
         return
@@ -107,7 +128,7 @@ def train(
         store = session.workspace.store
         static = parse_tuning_config(session.strategy.tuning).static
         study = train_dataset(
-            find_dataset(store, dataset),
+            open_dataset(dataset, store, session.workspace.ledger),
             {**static, **given},
             store,
             session.workspace.ledger,

@@ -6,7 +6,7 @@ Shape letters: N rows, B rows of a block, D features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +18,7 @@ from trademl.errors import DataError
 from trademl.etl._frame import MAX_FEATURES
 
 Floats = NDArray[np.float32]
+Fill = Callable[[int, int, Floats, Floats | None], None]
 
 
 class BlockWriter(ABC):
@@ -126,6 +127,14 @@ class BlockWriter(ABC):
             yield start, start + n, features_BD, label_B
             self._append(n)
             self._n_written += n
+
+    def fill(self, n_rows: int, put: Fill) -> None:
+        """Append rows that ``put(start, stop, features_BD, label_B)`` fills in: see `blocks`.
+
+        Where a writer has several workers, ``put`` runs in their threads, blocks in any order.
+        """
+        for room in self.blocks(n_rows):
+            put(*room)
 
     def _check_like_file(self, features_ND: Floats, label_N: Floats | None) -> None:
         if features_ND.shape[1] != self._feature_dim:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,36 +18,52 @@ from numpy.typing import NDArray
 from trademl.etl._writer import BlockWriter
 from trademl.etl.chunks import ROWS, ROWS_PER_GROUP, SplitJob, plan_chunks, split_features
 from trademl.etl.dataset import SPLITS
-from trademl.etl.features import FeatureSource, check_density, usable_rows
-from trademl.etl.labels import (
-    Labelling,
-    Labels,
-    exit_reasons,
-    label_batch,
-    label_facts,
-    write_labels,
-)
-from trademl.etl.order_health import OrderHealth, health_facts, order_health
-from trademl.etl.price_spool import spool_quotes
+from trademl.etl.examined import ExaminedOrders, Fate, examine_orders
+from trademl.etl.features import FeatureSource, check_density
+from trademl.etl.labels import LabelFigures, Labelling, label_facts, labels_table, words_of
+from trademl.etl.order_health import health_facts
+from trademl.etl.price_spool import PriceSpool, spool_quotes
 from trademl.etl.recipe import FeatureRecipe, schema
 from trademl.etl.recordio import RecordWriter
-from trademl.etl.splits import Part, SplitConfig, split_rows, split_warnings
+from trademl.etl.splits import SplitConfig, split_rows, split_warnings
 from trademl.etl.tables import TableFormat, table_writer
-from trademl.ingest.batch import Batch, read_batch
+from trademl.ingest.batch import OrderStream, open_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.health import HealthConfig
+from trademl.market.orders import ExitReason
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 
-KEPT = ""
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+LABELS = "labels.parquet"
+ORDERS_PER_GROUP = 1 << 20  # of labels.parquet
 DROPPED = (
-    "no_full_history",
-    "no_executable_quote",
-    "unhealthy",
-    "censored",
-    Part.PURGED.name.lower(),
-    Part.EMBARGOED.name.lower(),
+    Fate.NO_FULL_HISTORY,
+    Fate.NO_EXECUTABLE_QUOTE,
+    Fate.UNHEALTHY,
+    Fate.CENSORED,
+    Fate.PURGED,
+    Fate.EMBARGOED,
+)
+LABEL_COLUMNS = (
+    "order_id",
+    "side",
+    "as_of_ns",
+    "entry_price",
+    "exit_ns",
+    "exit_price",
+    "exit_reason",
+    "fees",
+    "pnl",
+    "marked_pnl",
+    "label",
+    "recorded_label",
+    "recomputed_label",
+    "history_health",
+    "holding_health",
 )
 
 
@@ -84,7 +102,7 @@ class LocalEngine:
             writer = {
                 name: files.enter_context(
                     table_writer(
-                        job.folder / f"{name}.{self.table_format}", columns, write_behind=True
+                        job.folder / f"{name}.{self.table_format}", columns, n_workers=workers()
                     )
                 )
                 for name in SPLITS
@@ -141,7 +159,7 @@ def build_features(
             draft.metrics.update(
                 write_dataset(
                     draft.path,
-                    read_batch(batch),
+                    open_batch(batch),
                     recipe,
                     split,
                     labelling,
@@ -151,13 +169,13 @@ def build_features(
                 )
             )
         dataset = store.get(identity)
-    _record(dataset, batch, ledger)
+    record_dataset(dataset, batch, ledger)
     return dataset
 
 
 def write_dataset(
     folder: Path,
-    batch: Batch,
+    orders: OrderStream,
     recipe: FeatureRecipe,
     split: SplitConfig,
     labelling: Labelling,
@@ -166,140 +184,172 @@ def write_dataset(
     *,
     engine: Engine | None = None,
 ) -> dict[str, Any]:
-    """Write a dataset's files into a folder, and return its facts."""
-    check_density(batch.quotes)
-    as_of_index_N = batch.orders.quote_index
-    kept_N = usable_rows(batch.quotes, as_of_index_N, recipe)
-    labels = label_batch(batch, labelling)
-    met = order_health(batch, labels, recipe.lookback_ns, health)
-    fate_N = _first_reason(
-        {
-            "no_full_history": ~kept_N,
-            "no_executable_quote": ~batch.quotes.is_executable[as_of_index_N],
-            "unhealthy": met.touches & (health.policy == "drop"),
-            "censored": ~labels.is_labelled,
-        }
-    )
-    row_N = np.flatnonzero(fate_N == KEPT)
-    rows = _row_keys(batch, labels, met, row_N, recipe)
-    part_N = split_rows(rows["as_of_ns"], rows["start_ns"], rows["exit_ns"], split)
-    _write_row_keys(folder / ROWS, rows, part_N)
-    _write_splits(folder, batch, rows["quote_index"], recipe, engine or LocalEngine(), progress)
-    fate_N[row_N] = _part_names(part_N)
-    write_labels(folder / "labels.parquet", batch, labels, _health_columns(met) | {"split": fate_N})
+    """Write a dataset's files into a folder, and return its facts.
+
+    Notes
+    -----
+    Quotes are held. Of each order a few numbers are, for as long as rows are split; the rest of it
+    and all cells pass through the disk.
+    """
+    check_density(orders.quotes, recipe)
+    with TemporaryDirectory(prefix=".scratch-", dir=folder) as name:
+        scratch = Path(name)
+        prices = spool_quotes(orders.quotes, scratch / "prices.parquet")
+        (scratch / "orders").mkdir()
+        found, fate_N = examine_orders(orders, recipe, labelling, health, scratch / "orders")
+        warnings = _split(found, fate_N, recipe, split)
+        _write_labels(folder / LABELS, found, fate_N)
+        _write_row_keys(folder / ROWS, found, fate_N, recipe)
+        facts = _facts(found, fate_N, recipe, health) | {"warnings": warnings}
+        quote_index = found.column("quote_index")[fate_N <= Fate.EMBARGOED]
+        _write_splits(folder, prices, quote_index, recipe, engine or LocalEngine(), progress)
     (folder / "schema.json").write_text(json.dumps(schema(recipe), indent=1))
-    return _facts(batch, labels, rows, part_N, recipe) | {
-        "dropped": {reason: int((fate_N == reason).sum()) for reason in DROPPED},
-        "labels": label_facts(labels),
-        "health": health_facts(met, labels, health),
-        "warnings": split_warnings(part_N, rows["start_ns"], rows["exit_ns"], split),
-    }
+    return facts
 
 
-def _first_reason(dropped: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.object_]:
-    """Return why each order is no row, by the first reason that holds, or `KEPT`."""
-    return np.select(list(dropped.values()), list(dropped), KEPT).astype(object)
-
-
-def _health_columns(met: OrderHealth) -> dict[str, NDArray[np.uint8]]:
-    return {"history_health": met.history_N, "holding_health": met.holding_N}
+def _split(
+    found: ExaminedOrders, fate_N: NDArray[np.int8], recipe: FeatureRecipe, config: SplitConfig
+) -> list[str]:
+    """Put the part of each row into ``fate_N``, and return what a reader must be told."""
+    is_row_N = fate_N == Fate.ROW
+    as_of_ns = found.as_of_ns()[is_row_N]
+    start_ns, exit_ns = recipe.start_ns(as_of_ns), found.column("exit_ns")[is_row_N]
+    part_N = split_rows(as_of_ns, start_ns, exit_ns, config)
+    fate_N[is_row_N] = part_N
+    return split_warnings(part_N, start_ns, exit_ns, config)
 
 
 def _write_splits(
     folder: Path,
-    batch: Batch,
+    prices: PriceSpool,
     quote_index: NDArray[np.int64],
     recipe: FeatureRecipe,
     engine: Engine,
     progress: Progress,
 ) -> None:
-    with TemporaryDirectory(prefix=".prices-", dir=folder) as scratch:
-        prices = spool_quotes(batch.quotes, Path(scratch) / "prices.parquet")
-        chunks = plan_chunks(prices, recipe.lookback_ns)
-        pieces = [(chunk, chunk.rows(quote_index, prices)) for chunk in chunks]
-        filled = [(chunk, rows) for chunk, rows in pieces if rows.stop > rows.start]
-        engine.write_splits(SplitJob(folder, prices, recipe, filled), progress)
+    chunks = plan_chunks(prices, recipe.lookback_ns)
+    pieces = [(chunk, chunk.rows(quote_index, prices)) for chunk in chunks]
+    filled = [(chunk, rows) for chunk, rows in pieces if rows.stop > rows.start]
+    engine.write_splits(SplitJob(folder, prices, recipe, filled), progress)
 
 
 def write_split(path: Path, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Write features and labels as RecordIO block by block: the matrix is never held."""
-    with RecordWriter(path, source.feature_dim, with_label=True, write_behind=True) as writer:
+    with RecordWriter(path, source.feature_dim, with_label=True, n_workers=workers()) as writer:
         append_rows(writer, source, label_N)
 
 
 def append_rows(writer: BlockWriter, source: FeatureSource, label_N: NDArray[np.float32]) -> None:
     """Append features and labels to a file of rows, block by block."""
-    for start, stop, features_ND, out_label_N in writer.blocks(len(source)):
-        source.fill(features_ND, start)
-        if out_label_N is not None:
-            out_label_N[:] = label_N[start:stop]
+
+    def put(
+        start: int, stop: int, features_BD: NDArray[np.float32], label_B: NDArray[np.float32] | None
+    ) -> None:
+        source.fill(features_BD, start)
+        if label_B is not None:
+            label_B[:] = label_N[start:stop]
+
+    writer.fill(len(source), put)
+
+
+def workers() -> int:
+    """Return how many threads make rows: more than a few only wait for each other's writes."""
+    return min(len(os.sched_getaffinity(0)), 4)
+
+
+def _write_labels(path: Path, found: ExaminedOrders, fate_N: NDArray[np.int8]) -> None:
+    """Write one line for every order, whatever became of it."""
+    starts = range(0, len(found), ORDERS_PER_GROUP)
+    _write_groups(path, (_labels(found, fate_N, start) for start in starts))
+
+
+def _labels(found: ExaminedOrders, fate_N: NDArray[np.int8], start: int) -> pa.Table:
+    stop = min(start + ORDERS_PER_GROUP, len(found))
+    names = [*LABEL_COLUMNS, *(["is_ambiguous"] if found.are_on_bars else [])]
+    table = labels_table(found.rows(start, stop), names)
+    return table.append_column("split", words_of(Fate, fate_N[start:stop]))
+
+
+def _write_row_keys(
+    path: Path, found: ExaminedOrders, fate_N: NDArray[np.int8], recipe: FeatureRecipe
+) -> None:
+    """Write one line for each row, and for what was purged and embargoed."""
+    row_N = np.flatnonzero(fate_N <= Fate.EMBARGOED)
+    starts = range(0, len(row_N), ROWS_PER_GROUP)
+    groups = (row_N[start : start + ROWS_PER_GROUP] for start in starts)
+    _write_groups(path, (_row_keys(found, fate_N, group, recipe) for group in groups))
 
 
 def _row_keys(
-    batch: Batch,
-    labels: Labels,
-    met: OrderHealth,
-    chosen: NDArray[np.int64],
+    found: ExaminedOrders,
+    fate_N: NDArray[np.int8],
+    row_N: NDArray[np.int64],
     recipe: FeatureRecipe,
-) -> dict[str, NDArray[Any]]:
-    quotes = batch.quotes
-    quote_index = batch.orders.quote_index[chosen]
-    as_of_ns = quotes.ts_event[quote_index]
-    return {
-        "order_id": batch.order_id[chosen],
-        "quote_index": quote_index,
-        "as_of_ns": as_of_ns,
-        "start_ns": recipe.start_ns(as_of_ns),
-        "exit_ns": labels.exit_ns_N[chosen],
-        "exit_reason": exit_reasons(labels)[chosen],
-        "pnl": labels.pnl_N[chosen],
-        "label": labels.label_N[chosen],
-        **{name: column[chosen] for name, column in _health_columns(met).items()},
-    }
-
-
-def _write_row_keys(path: Path, rows: Mapping[str, NDArray[Any]], part_N: NDArray[np.int8]) -> None:
+) -> pa.Table:
     import pyarrow as pa
+
+    first, last = int(row_N[0]), int(row_N[-1])
+    columns = {name: c[row_N - first] for name, c in found.rows(first, last + 1).items()}
+    names = ("pnl", "label", "history_health", "holding_health")
+    return pa.table(
+        {
+            "order_id": columns["order_id"],
+            "quote_index": columns["quote_index"],
+            "as_of_ns": columns["as_of_ns"],
+            "start_ns": recipe.start_ns(columns["as_of_ns"]),
+            "exit_ns": columns["exit_ns"],
+            "exit_reason": words_of(ExitReason, columns["exit_reason"]),
+            **{name: columns[name] for name in names},
+            "split": words_of(Fate, fate_N[row_N]),
+        }
+    )
+
+
+def _write_groups(path: Path, groups: Iterator[pa.Table]) -> None:
     import pyarrow.parquet as pq
 
-    table = pa.table({**rows, "split": _part_names(part_N)})
-    pq.write_table(table, path, compression="zstd", row_group_size=ROWS_PER_GROUP)
-
-
-def _part_names(part_N: NDArray[np.int8]) -> NDArray[np.object_]:
-    return np.array([Part(p).name.lower() for p in part_N], object)
+    first = next(groups)
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as file:
+        for table in chain([first], groups):
+            file.write_table(table, row_group_size=len(table))
 
 
 def _facts(
-    batch: Batch,
-    labels: Labels,
-    rows: Mapping[str, NDArray[Any]],
-    part_N: NDArray[np.int8],
-    recipe: FeatureRecipe,
+    found: ExaminedOrders, fate_N: NDArray[np.int8], recipe: FeatureRecipe, health: HealthConfig
 ) -> dict[str, Any]:
-    splits = {}
-    for part, name in enumerate(SPLITS):
-        of = part_N == part
-        splits[name] = {
-            "rows": int(of.sum()),
-            "label_rate": float(rows["label"][of].mean()),
-            "mean_pnl": float(rows["pnl"][of].mean()),
-            "from_ns": int(rows["as_of_ns"][of][0]),
-            "to_ns": int(rows["as_of_ns"][of][-1]),
-        }
+    labels, as_of_ns = found.figures(), found.as_of_ns()
+    of_split = {name: fate_N == part for part, name in enumerate(SPLITS)}
     return {
-        "n_orders": len(batch),
+        "n_orders": len(found),
         "feature_dim": recipe.feature_dim,
         "schema_hash": schema(recipe)["hash"],
-        "splits": splits,
+        "splits": {name: _split_facts(labels, as_of_ns, of_N) for name, of_N in of_split.items()},
         "label_rate": float(labels.label_N[labels.is_labelled].mean()),
-        "median_spread": float(np.median(batch.quotes.spread[batch.orders.quote_index])),
-        "median_take_profit": float(np.median(batch.orders.take_profit)),
-        "median_stop_loss": float(np.median(batch.orders.stop_loss)),
+        **{
+            f"median_{name}": float(np.median(found.column(name), overwrite_input=True))
+            for name in ("spread", "take_profit", "stop_loss")
+        },
+        "dropped": {fate.name.lower(): int((fate_N == fate).sum()) for fate in DROPPED},
+        "labels": label_facts(labels),
+        "health": health_facts(found.health(), labels, health),
     }
 
 
-def _record(dataset: Artifact, batch: Artifact, ledger: Ledger) -> None:
+def _split_facts(
+    labels: LabelFigures, as_of_ns: NDArray[np.int64], of_N: NDArray[np.bool_]
+) -> dict[str, Any]:
+    when_ns = as_of_ns[of_N]
+    return {
+        "rows": len(when_ns),
+        "label_rate": float(labels.label_N[of_N].mean()),
+        "mean_pnl": float(labels.pnl_N[of_N].mean()),
+        "from_ns": int(when_ns[0]),
+        "to_ns": int(when_ns[-1]),
+    }
+
+
+def record_dataset(dataset: Artifact, batch: Artifact, ledger: Ledger) -> None:
+    """Write a dataset's row into the ledger."""
     facts = dict(dataset.metrics)
     rows = {name: facts["splits"][name]["rows"] for name in SPLITS}
     ledger.record(

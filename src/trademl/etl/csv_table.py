@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._writer import BlockWriter, check_feature_dim
+from trademl.etl._columns import ColumnsWriter
 
 Floats = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ _FIELD_COUNT = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
 _NOT_A_NUMBER = re.compile(r"column #(\d+): Row #(\d+): .*invalid value '(.*)'", re.DOTALL)
 
 
-class CsvWriter(BlockWriter):
+class CsvWriter(ColumnsWriter):
     """Write lines block by block, in memory that does not grow with their number.
 
     Use it as a context manager: the file appears under its name when the ``with`` block ends, and
@@ -51,11 +51,7 @@ class CsvWriter(BlockWriter):
     """
 
     def __init__(self, path: Path, feature_dim: int, *, with_label: bool) -> None:
-        check_feature_dim(feature_dim)
-        n = max(1, BLOCK_BYTES // (4 * (feature_dim + 1)))
-        super().__init__(path, feature_dim, with_label=with_label, rows_per_block=n)
-        self._features_BD = np.empty((n, feature_dim), np.float32)
-        self._label_B = np.empty(n, np.float32)
+        super().__init__(path, feature_dim, with_label=with_label, block_bytes=BLOCK_BYTES)
 
     def _open(self, part: Path) -> None:
         import pyarrow as pa
@@ -64,25 +60,10 @@ class CsvWriter(BlockWriter):
         names = map(str, range(self._feature_dim + self._with_label))
         self._schema = pa.schema([(name, pa.float32()) for name in names])
         options = csv.WriteOptions(include_header=False, quoting_style="none")
-        self._files = ExitStack()
         file = self._files.enter_context(part.open("wb"))
         self._writer = self._files.enter_context(
             csv.CSVWriter(file, self._schema, write_options=options)
         )
-
-    def _close(self) -> None:
-        self._files.close()
-
-    def _room(self, n: int) -> tuple[Floats, Floats | None]:
-        return self._features_BD[:n], self._label_B[:n] if self._with_label else None
-
-    def _append(self, n: int) -> None:
-        import pyarrow as pa
-
-        columns = [self._label_B[:n]] if self._with_label else []
-        columns += list(np.ascontiguousarray(self._features_BD[:n].T))
-        arrays = [pa.array(column) for column in columns]
-        self._writer.write(pa.record_batch(arrays, schema=self._schema))
 
 
 def read_csv(path: Path, *, with_label: bool = True) -> tuple[Floats, Floats | None]:

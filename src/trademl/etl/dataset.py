@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.etl.tables import TableFormat, read_table
+from trademl.etl.record_file import open_recordio
+from trademl.etl.tables import TableFormat, format_of, read_table
 from trademl.store.artifacts import Artifact
 
 SPLITS = ("train", "validation", "test")
@@ -65,24 +66,43 @@ def load_split(dataset: Artifact, name: str) -> Split:
     CodecError
         If the file of records is damaged.
     """
+    return _split(dataset, name, *_read_records(record_files(dataset, name)))
+
+
+def map_split(dataset: Artifact, name: str) -> Split:
+    """Return one split of a dataset, whose features are read from the file where they are touched.
+
+    Only one file of RecordIO can be mapped; others are read as `load_split` does. Bytes around the
+    floats are compared in the first record only.
+
+    Raises
+    ------
+    DataError, CodecError
+        As `load_split`.
+    """
+    paths = record_files(dataset, name)
+    if len(paths) > 1 or format_of(paths[0]) != "recordio":
+        return load_split(dataset, name)
+    return _split(dataset, name, *open_recordio(paths[0]).mapped)
+
+
+def _split(
+    dataset: Artifact,
+    name: str,
+    features_ND: NDArray[np.float32],
+    label_N: NDArray[np.float32] | None,
+) -> Split:
     import pyarrow.parquet as pq
 
-    features_ND, label_N = _read_records(record_files(dataset, name))
-    rows = pq.read_table(dataset.file("rows.parquet"), filters=[("split", "=", name)])
+    names = ["order_id", "as_of_ns", "exit_ns", "pnl"]
+    of_split = [("split", "=", name)]
+    rows = pq.read_table(dataset.file("rows.parquet"), columns=names, filters=of_split)
     if label_N is None or rows.num_rows != len(label_N):
         raise DataError(
             f"{name} of {dataset.id} has {len(features_ND)} records, rows.parquet has "
             f"{rows.num_rows}: build the dataset again"
         )
-    column = {n: rows[n].to_numpy() for n in ("order_id", "as_of_ns", "exit_ns", "pnl")}
-    return Split(
-        features_ND,
-        label_N,
-        column["order_id"],
-        column["as_of_ns"],
-        column["exit_ns"],
-        column["pnl"],
-    )
+    return Split(features_ND, label_N, *(rows[column].to_numpy() for column in names))
 
 
 def record_files(dataset: Artifact, name: str) -> list[Path]:

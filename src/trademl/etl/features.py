@@ -28,7 +28,6 @@ __all__ = [
     "check_density",
     "feature_matrix",
     "prepare",
-    "refuse_sparse",
     "usable_rows",
 ]
 
@@ -69,8 +68,17 @@ class FeatureSource:
         return outer + int(self.lags_R2[:, 0].sum())
 
     def fill(self, out_ND: NDArray[np.float32], start: int = 0) -> None:
-        """Write the features of rows ``start`` to ``start + len(out_ND)`` into ``out_ND``."""
+        """Write the features of rows ``start`` to ``start + len(out_ND)`` into ``out_ND``.
+
+        Parameters
+        ----------
+        out_ND : ndarray of float32
+            The cells of a row lie side by side; rows may lie apart, as in the frames of a file.
+        """
+        if not out_ND.size:
+            return
         rows = slice(start, start + len(out_ND))
+        cells, step = _side_by_side(out_ND)
         _fill(
             self.mean_T,
             self.cell_N[rows],
@@ -79,7 +87,9 @@ class FeatureSource:
             self.as_of_NA[rows],
             self.lags_R2,
             self.indicator_NB[rows],
-            out_ND,
+            cells,
+            step,
+            out_ND.shape[1],
         )
 
     def fill_parallel(self, out_ND: NDArray[np.float32]) -> None:
@@ -91,24 +101,24 @@ class FeatureSource:
                 done.result()
 
 
-def check_density(quotes: Quotes) -> None:
-    """Refuse a recording too sparse for one-second lags, before any work is done on it.
+def check_density(quotes: Quotes, recipe: FeatureRecipe) -> None:
+    """Refuse a recording too sparse for a recipe's lags, before any work is done on it.
 
     Raises
     ------
     DataError
-        If the median time between seconds with a quote is above 10 s.
+        If the median time between seconds with a quote is above ten spacings of its finest lags;
+        windows of volatility count as lags of one second.
     """
     seconds = np.unique(quotes.ts_event // NS_PER_S)
-    refuse_sparse(float(np.median(np.diff(seconds))) if len(seconds) > 1 else float("inf"))
-
-
-def refuse_sparse(step_s: float) -> None:
-    """Refuse a median time between seconds with a quote that is above 10 s; see `check_density`."""
-    if step_s > SPARSE_S:
+    step_s = float(np.median(np.diff(seconds))) if len(seconds) > 1 else float("inf")
+    by_second = [1] if recipe.volatility_s or recipe.scaling == "volatility" else []
+    spacing_s = min([*by_second, *(lags.spacing_s for lags in recipe.lags)], default=None)
+    if spacing_s is not None and step_s > SPARSE_S * spacing_s:
+        lags = "one-second lags" if spacing_s == 1 else f"lags of {spacing_s} s"
         raise DataError(
-            f"too sparse for one-second lags: a quote comes every {step_s:g} s (median), expected "
-            f"at most {SPARSE_S:g} s; give a recording of ticks"
+            f"too sparse for {lags}: a quote comes every {step_s:g} s (median), expected at most "
+            f"{SPARSE_S * spacing_s:g} s; give a recording of ticks, or lags of wider spacing"
         )
 
 
@@ -246,11 +256,26 @@ def _columns(columns: list[NDArray[np.float64]], n_rows: int) -> NDArray[np.floa
     return np.stack(columns, axis=1) if columns else np.empty((n_rows, 0))
 
 
+def _side_by_side(out_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+    """Return the memory of rows as one vector, and how many cells lie between their beginnings.
+
+    To the compiler the cells of a row of frames may lie anywhere, and it would store them one by
+    one; those of a vector lie side by side.
+    """
+    n_bytes, step = out_ND.itemsize, out_ND.strides[0] // out_ND.itemsize
+    if out_ND.strides != (step * n_bytes, n_bytes):
+        raise ValueError(f"cells of a row lie {out_ND.strides[1]} bytes apart, expected {n_bytes}")
+    n_cells = (len(out_ND) - 1) * step + out_ND.shape[1]
+    return np.lib.stride_tricks.as_strided(out_ND, (n_cells,), (n_bytes,)), step
+
+
 @njit(cache=True, nogil=True)
-def _fill(mean_T, cell_N, mid_N, scale_N, left_NA, lags_R2, right_NB, out_ND):  # type: ignore[no-untyped-def]
+def _fill(  # type: ignore[no-untyped-def]
+    mean_T, cell_N, mid_N, scale_N, left_NA, lags_R2, right_NB, cells, step, n_columns
+):
     n_left, n_right = left_NA.shape[1], right_NB.shape[1]
     for n in range(len(cell_N)):
-        mid, scale, row = mid_N[n], scale_N[n], out_ND[n]
+        mid, scale, row = mid_N[n], scale_N[n], cells[n * step : n * step + n_columns]
         for column in range(n_left):
             row[column] = left_NA[n, column]
         at = n_left

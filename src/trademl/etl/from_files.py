@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from trademl.errors import DataError, StoreError
@@ -10,11 +10,9 @@ from trademl.etl.build import Engine, write_dataset
 from trademl.etl.labels import Labelling, LabelSource
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
-from trademl.ingest.batch import read_batch_files
-from trademl.ingest.csv_columns import has_header
-from trademl.ingest.original_files import read_original_batch
+from trademl.ingest.imported import file_pair
 from trademl.market.costs import Costs
-from trademl.market.health import HealthConfig, flag_delays
+from trademl.market.health import HealthConfig
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, create_at, get_artifact, read_artifact
 from trademl.store.identity import artifact_id, digest_file
@@ -31,6 +29,8 @@ def build_features_from_files(
     labels: LabelSource | None = None,
     health: HealthConfig = HealthConfig(),  # noqa: B008 - frozen
     time_limit_s: float = 600.0,
+    spread: float | None = None,
+    timezone: str | None = None,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -39,17 +39,21 @@ def build_features_from_files(
     Parameters
     ----------
     prices, transactions : Path
-        The two files of an export batch, or the original demo's header-less ``price-*.csv`` and
-        ``deals-*.csv``.
+        The two files of an export batch; the original demo's header-less ``price-*.csv`` and
+        ``deals-*.csv``; or OHLC bars and orders on them, as `open_bar_files` reads them.
     out : Path
         Folder of the dataset: complete or absent. If it holds this very dataset, nothing is done.
     labels : str, optional
         ``recorded`` or ``recomputed``; by default the original's labels, which ignore the spread,
-        are made again, and those of an export batch are kept.
+        are made again, and those of an export batch are kept. On bars they are always made.
     health : HealthConfig
         What counts as a bad stretch of prices, and what becomes of orders that touch one.
     time_limit_s : float
-        Longest life of an order of the original's files, which name none.
+        Longest life of an order of a file that names none, as the original's.
+    spread : float, optional
+        Ask minus bid of bars that have one price.
+    timezone : str, optional
+        Zone of naive times of bars.
     engine : Engine, optional
         Who makes the rows: this process by default.
 
@@ -60,8 +64,19 @@ def build_features_from_files(
     StoreError
         If ``out`` holds anything else.
     """
-    is_original = _are_original(prices, transactions)
-    source: LabelSource = labels or ("recomputed" if is_original else "recorded")
+    pair = file_pair(
+        prices,
+        transactions,
+        time_limit_s=time_limit_s,
+        max_delay_s=health.max_delay_s,
+        spread=spread,
+        timezone=timezone,
+    )
+    if pair.kind == "bars" and labels == "recorded":
+        raise DataError(
+            f"{prices} holds bars: nobody recorded what orders earned on them; leave out --labels"
+        )
+    source: LabelSource = labels or ("recorded" if pair.kind == "batch" else "recomputed")
     labelling = Labelling(source, costs)
     inputs = {"prices": digest_file(prices), "transactions": digest_file(transactions)}
     parameters = {
@@ -69,7 +84,7 @@ def build_features_from_files(
         "split": asdict(split),
         "labels": asdict(labelling),
         "health": asdict(health),
-        "time_limit_s": time_limit_s if is_original else None,
+        "files": asdict(pair),
         "inputs": inputs,
         **(engine.parameters if engine else {}),
     }
@@ -81,16 +96,14 @@ def build_features_from_files(
                 "folder, or delete it"
             )
         return kept
-    if is_original:
-        batch = read_original_batch(prices, transactions, time_limit_s=time_limit_s)
-        batch = replace(batch, quotes=flag_delays(batch.quotes, health.max_delay_s))
-    else:
-        batch = read_batch_files(prices, transactions)
-    with create_at(out, identity, parents=[], parameters=parameters) as draft:
+    orders = pair.open(prices, transactions)
+    sources = {"prices": str(prices.resolve()), "transactions": str(transactions.resolve())}
+    with create_at(out, identity, parents=[pair.batch_id(inputs)], parameters=parameters) as draft:
+        draft.metrics["sources"] = sources
         draft.metrics.update(
             write_dataset(
                 draft.path,
-                batch,
+                orders,
                 recipe,
                 split,
                 labelling,
@@ -100,14 +113,3 @@ def build_features_from_files(
             )
         )
     return get_artifact(out)
-
-
-def _are_original(prices: Path, transactions: Path) -> bool:
-    headers = [has_header(path) for path in (prices, transactions)]
-    if headers[0] != headers[1]:
-        with_header, without = (prices, transactions) if headers[0] else (transactions, prices)
-        raise DataError(
-            f"{with_header} begins with a header and {without} does not: expected two files of "
-            "one kind, both with a header or both without"
-        )
-    return not headers[0]

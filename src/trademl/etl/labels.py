@@ -5,20 +5,25 @@ Shape letter: N orders.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any, Literal, get_args
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from trademl.ingest.batch import Batch
+from trademl.market.bars import settle_on_bars
 from trademl.market.costs import Costs
-from trademl.market.fills import market_exit_price, round_trip_fees, settle
+from trademl.market.fills import market_exit_price, round_trip_fees, settle, slippage_on
+from trademl.market.friction import friction_of, tape_of
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import Quotes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LabelSource = Literal["recorded", "recomputed"]
 
@@ -63,6 +68,8 @@ class Labels:
         ``pnl_N``; of a censored order, what leaving on the last executable quote would have paid.
     recorded_N, recomputed_N : ndarray of float32
         The labels by each source; NaN where it has none.
+    is_ambiguous_N : ndarray of bool, optional
+        Of orders on bars: whether the bar that reached a barrier held both.
     """
 
     source: LabelSource
@@ -73,6 +80,40 @@ class Labels:
     marked_pnl_N: NDArray[np.float64]
     recorded_N: NDArray[np.float32]
     recomputed_N: NDArray[np.float32]
+    is_ambiguous_N: NDArray[np.bool_] | None = None
+
+    @property
+    def figures(self) -> LabelFigures:
+        """What facts are made from."""
+        return LabelFigures(
+            self.source,
+            self.label_N,
+            self.pnl_N,
+            self.marked_pnl_N,
+            self.done.reason,
+            self.recorded_N,
+            self.recomputed_N,
+            self.is_ambiguous_N,
+        )
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """Whether an order can be a row of a dataset."""
+        return self.figures.is_labelled
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFigures:
+    """The part of `Labels` that facts are made from: little enough to hold for all orders."""
+
+    source: LabelSource
+    label_N: NDArray[np.float32]
+    pnl_N: NDArray[np.float64]
+    marked_pnl_N: NDArray[np.float64]
+    reason_N: NDArray[np.int8]
+    recorded_N: NDArray[np.float32]
+    recomputed_N: NDArray[np.float32]
+    is_ambiguous_N: NDArray[np.bool_] | None = None
 
     @property
     def is_labelled(self) -> NDArray[np.bool_]:
@@ -89,10 +130,8 @@ def label_batch(batch: Batch, labelling: Labelling) -> Labels:
     Causal: a label reads quotes from its order's decision to its exit. A mark reads the last
     quote of the recording and never is a label.
     """
-    again = settle(batch.quotes, batch.orders, labelling.costs)
-    recorded_N = batch.recorded_label_N
-    if recorded_N is None:
-        recorded_N = batch.transactions.label
+    again, is_ambiguous_N = _settled(batch, labelling.costs)
+    recorded_N = batch.recorded_labels
     if labelling.source == "recomputed":
         done, label_N = again, again.label
         known_ns_N = _exit_ns(batch.quotes, done)
@@ -107,8 +146,24 @@ def label_batch(batch: Batch, labelling: Labelling) -> Labels:
     )
     pnl_N = np.where(np.isnan(label_N), np.nan, marked_N)
     return Labels(
-        labelling.source, done, label_N, pnl_N, known_ns_N, marked_N, recorded_N, again.label
+        labelling.source,
+        done,
+        label_N,
+        pnl_N,
+        known_ns_N,
+        marked_N,
+        recorded_N,
+        again.label,
+        is_ambiguous_N,
     )
+
+
+def _settled(batch: Batch, costs: Costs) -> tuple[Transactions, NDArray[np.bool_] | None]:
+    """Return the round trips by the fill model, and which of them bars leave in doubt."""
+    if batch.bars is None:
+        return settle(batch.quotes, batch.orders, costs), None
+    on_bars = settle_on_bars(batch.bars, batch.orders, costs)
+    return on_bars.transactions, on_bars.is_ambiguous
 
 
 def mark_at_end(
@@ -125,16 +180,18 @@ def mark_at_end(
     if not (executable := np.flatnonzero(quotes.is_executable)).size:
         return mark_N
     last = executable[-1]
+    tape, friction = tape_of(quotes, costs), friction_of(costs)
+    worse = slippage_on(tape.bid, tape.ask, tape.book, friction, last, 1.0)
     for side in Side:
         of = orders.side == side
-        left_at = market_exit_price(side, quotes.bid[last], quotes.ask[last], costs.slippage)
+        left_at = market_exit_price(side, tape.bid[last], tape.ask[last], worse)
         exit_N = np.full(int(of.sum()), left_at)
         fees_N = round_trip_fees(done.entry_price[of], exit_N, costs)
-        mark_N[of] = (exit_N - done.entry_price[of]) * side - fees_N
+        mark_N[of] = (exit_N - done.entry_price[of]) * side * costs.multiplier - fees_N
     return mark_N
 
 
-def label_facts(labels: Labels) -> dict[str, Any]:
+def label_facts(labels: LabelFigures) -> dict[str, Any]:
     """Return how labels came out: exits, disagreement of the two sources, bias of censoring."""
     both_N = ~(np.isnan(labels.recorded_N) | np.isnan(labels.recomputed_N))
     recorded_N, recomputed_N = labels.recorded_N[both_N], labels.recomputed_N[both_N]
@@ -146,18 +203,29 @@ def label_facts(labels: Labels) -> dict[str, Any]:
         "disagree_share": n_disagree / both_N.sum() if both_N.any() else None,
         "n_only_recorded_earned": int((recorded_N > recomputed_N).sum()),
         "n_only_recomputed_earned": int((recorded_N < recomputed_N).sum()),
-        "exits": {r.name.lower(): int((labels.done.reason == r).sum()) for r in ExitReason},
+        "exits": {r.name.lower(): int((labels.reason_N == r).sum()) for r in ExitReason},
         "censored": censoring_bias(labels),
+        **_doubt(labels),
     }
 
 
-def censoring_bias(labels: Labels) -> dict[str, Any]:
+def _doubt(labels: LabelFigures) -> dict[str, Any]:
+    """Return how many orders ended on a bar that held both barriers, and count as stopped."""
+    if labels.is_ambiguous_N is None:
+        return {}
+    has_ended_N = labels.reason_N != ExitReason.CENSORED
+    n_doubtful, n_ended = int((labels.is_ambiguous_N & has_ended_N).sum()), int(has_ended_N.sum())
+    share = n_doubtful / n_ended if n_ended else None
+    return {"bars": {"n_doubtful": n_doubtful, "doubtful_share": share}}
+
+
+def censoring_bias(labels: LabelFigures) -> dict[str, Any]:
     """Return how many orders are censored, and what leaving them out does to the figures.
 
     ``with`` counts a censored order as if it had been left on the last executable quote;
     ``without`` leaves it out. The bias is the second minus the first.
     """
-    censored_N = labels.done.reason == ExitReason.CENSORED
+    censored_N = labels.reason_N == ExitReason.CENSORED
     with_N = ~np.isnan(labels.marked_pnl_N)
     pnl = {"without": labels.marked_pnl_N[~censored_N], "with": labels.marked_pnl_N[with_N]}
     facts: dict[str, Any] = {"n": int(censored_N.sum())}
@@ -168,47 +236,49 @@ def censoring_bias(labels: Labels) -> dict[str, Any]:
     return facts
 
 
-def write_labels(
-    path: Path, batch: Batch, labels: Labels, columns: Mapping[str, NDArray[Any]]
-) -> None:
-    """Write one line for every order of a batch, whatever became of it.
-
-    Parameters
-    ----------
-    columns : mapping
-        More columns, each of shape (N,).
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    done, quotes = labels.done, batch.quotes
-    table = {
+def label_columns(batch: Batch, labels: Labels) -> dict[str, NDArray[Any]]:
+    """Return what became of each order as columns of numbers; side and reason are codes."""
+    columns: dict[str, NDArray[Any]] = {
         "order_id": batch.order_id,
-        "side": pa.array([Side(s).name.lower() for s in batch.orders.side]),
-        "as_of_ns": quotes.ts_event[batch.orders.quote_index],
-        "entry_price": done.entry_price,
+        "side": batch.orders.side,
+        "entry_price": labels.done.entry_price,
         "exit_ns": labels.exit_ns_N,
-        "exit_price": done.exit_price,
-        "exit_reason": exit_reasons(labels),
-        "fees": done.fees,
+        "exit_price": labels.done.exit_price,
+        "exit_reason": labels.done.reason,
+        "fees": labels.done.fees,
         "pnl": labels.pnl_N,
         "marked_pnl": labels.marked_pnl_N,
         "label": labels.label_N,
         "recorded_label": labels.recorded_N,
         "recomputed_label": labels.recomputed_N,
-        **columns,
     }
-    nullable = {
-        name: pa.array(column, from_pandas=True) if isinstance(column, np.ndarray) else column
-        for name, column in table.items()
-    }
-    pq.write_table(pa.table(nullable), path, compression="zstd")
+    if labels.is_ambiguous_N is not None:
+        columns["is_ambiguous"] = labels.is_ambiguous_N
+    return columns
 
 
-def exit_reasons(labels: Labels) -> NDArray[np.object_]:
-    """Return the name of each order's `ExitReason`."""
-    names = np.array([reason.name.lower() for reason in sorted(ExitReason)], object)
-    return names[labels.done.reason]
+def labels_table(columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> pa.Table:
+    """Return the chosen columns as ``labels.parquet`` has them: codes as words, NaN as null."""
+    import pyarrow as pa
+
+    words = {"side": Side, "exit_reason": ExitReason}
+    return pa.table(
+        {
+            name: words_of(words[name], columns[name])
+            if name in words
+            else pa.array(columns[name], from_pandas=True)
+            for name in names
+        }
+    )
+
+
+def words_of(kind: type[IntEnum], code_N: NDArray[np.int8]) -> pa.Array:
+    """Return the name of each code in lower case."""
+    import pyarrow as pa
+
+    known = sorted(kind)
+    index_N = np.searchsorted(np.array(known, np.int8), code_N)
+    return pa.array([member.name.lower() for member in known]).take(pa.array(index_N))
 
 
 def _mean(values: NDArray[Any]) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.etl.labels import Labels
+from trademl.etl.labels import LabelFigures, Labels
 from trademl.ingest.batch import Batch
 from trademl.market.health import HealthConfig, health_marks, marks_between
 from trademl.market.quotes import QuoteFlag
@@ -58,7 +58,7 @@ def order_health(
     )
 
 
-def health_facts(health: OrderHealth, labels: Labels, config: HealthConfig) -> dict[str, Any]:
+def health_facts(health: OrderHealth, labels: LabelFigures, config: HealthConfig) -> dict[str, Any]:
     """Return how many orders touch what, and how those that do differ from those that do not.
 
     An order may count under several reasons. The figures of profit are those of labelled orders:

@@ -8,8 +8,8 @@ A row group is a block of rows, and every page carries a checksum.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._writer import BlockWriter, check_feature_dim
+from trademl.etl._columns import ColumnsWriter
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +25,7 @@ LABEL = "label"
 BLOCK_BYTES = 16 * 1024 * 1024  # smaller row groups of 600 columns are mostly heads of pages
 
 
-class ParquetWriter(BlockWriter):
+class ParquetWriter(ColumnsWriter):
     """Write row groups block by block, in memory that does not grow with the number of rows.
 
     Use it as a context manager: the file appears under its name when the ``with`` block ends, and
@@ -47,40 +47,21 @@ class ParquetWriter(BlockWriter):
     """
 
     def __init__(self, path: Path, columns: Sequence[str], *, with_label: bool) -> None:
-        check_feature_dim(len(columns))
+        super().__init__(path, len(columns), with_label=with_label, block_bytes=BLOCK_BYTES)
         self._names = [LABEL, *columns] if with_label else list(columns)
         if LABEL in columns or len(set(columns)) < len(columns):
             name = next(n for n, count in Counter([LABEL, *columns]).items() if count > 1)
             raise DataError(f"{path}: two columns are called {name}, expected different names")
-        n = max(1, BLOCK_BYTES // (4 * len(columns)))
-        super().__init__(path, len(columns), with_label=with_label, rows_per_block=n)
-        self._features_BD = np.empty((n, len(columns)), np.float32)
-        self._label_B = np.empty(n, np.float32)
 
     def _open(self, part: Path) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self._schema = pa.schema([pa.field(n, pa.float32(), nullable=False) for n in self._names])
-        self._files = ExitStack()
         file = self._files.enter_context(part.open("wb"))
         self._writer = self._files.enter_context(
             pq.ParquetWriter(file, self._schema, compression="zstd", write_page_checksum=True)
         )
-
-    def _close(self) -> None:
-        self._files.close()
-
-    def _room(self, n: int) -> tuple[Floats, Floats | None]:
-        return self._features_BD[:n], self._label_B[:n] if self._with_label else None
-
-    def _append(self, n: int) -> None:
-        import pyarrow as pa
-
-        columns = [self._label_B[:n]] if self._with_label else []
-        columns += list(np.ascontiguousarray(self._features_BD[:n].T))
-        arrays = [pa.array(column) for column in columns]
-        self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
 
 
 def read_parquet(path: Path) -> tuple[Floats, Floats | None]:
@@ -103,30 +84,75 @@ def read_parquet(path: Path) -> tuple[Floats, Floats | None]:
     DataError
         If the file cannot be opened, or a column is not float32.
     """
-    import pyarrow.parquet as pq
-
-    try:
-        with path.open("rb") as file:
-            with _faults_of(path, "its head or its footer is damaged or missing"):
-                parquet = pq.ParquetFile(file, page_checksum_verification=True)
-                names = parquet.schema_arrow.names
-            _check_columns(path, parquet)
-            features = [name for name in names if name != LABEL]
-            features_ND = np.empty((parquet.metadata.num_rows, len(features)), np.float32)
-            label_N = np.empty(len(features_ND), np.float32) if LABEL in names else None
-            for start, stop, table in _row_groups(path, parquet):
-                features_ND[start:stop] = np.stack([table[n].to_numpy() for n in features]).T
-                if label_N is not None:
-                    label_N[start:stop] = table[LABEL].to_numpy()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    file = ParquetRows(path)
+    n_features = len(file.columns) - (LABEL in file.columns)
+    features_ND = np.empty((file.n_rows, n_features), np.float32)
+    label_N = np.empty(file.n_rows, np.float32) if LABEL in file.columns else None
+    for start, features_MD, label_M in file.groups():
+        features_ND[start : start + len(features_MD)] = features_MD
+        if label_N is not None:
+            label_N[start : start + len(features_MD)] = label_M
     return features_ND, label_N
 
 
-def _row_groups(path: Path, parquet: Any) -> Iterator[tuple[int, int, Any]]:
+class ParquetRows:
+    """A file whose footer was read and checked; its rows are read group by group.
+
+    Raises
+    ------
+    CodecError
+        If the file is empty or its footer damaged.
+    DataError
+        If the file cannot be opened, or a column is not float32.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._opened() as parquet:
+            _check_columns(path, parquet)
+            self.columns: tuple[str, ...] = tuple(parquet.schema_arrow.names)
+            self.n_rows = int(parquet.metadata.num_rows)
+            self.n_groups = int(parquet.metadata.num_row_groups)
+
+    def groups(
+        self, numbers: Collection[int] | None = None
+    ) -> Iterator[tuple[int, Floats, Floats | None]]:
+        """Yield row groups, all or those of the given numbers: first row, features, labels.
+
+        Raises
+        ------
+        CodecError
+            If a group is damaged; the message names its rows, from 0.
+        """
+        features = [name for name in self.columns if name != LABEL]
+        with self._opened() as parquet:
+            for start, table in _row_groups(self._path, parquet, numbers):
+                label = table[LABEL].to_numpy() if LABEL in self.columns else None
+                yield start, np.stack([table[n].to_numpy() for n in features]).T, label
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        import pyarrow.parquet as pq
+
+        try:
+            with self._path.open("rb") as file:
+                with _faults_of(self._path, "its head or its footer is damaged or missing"):
+                    parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                    parquet.schema_arrow  # noqa: B018  # a damaged schema shows itself here
+                yield parquet
+        except OSError as error:
+            raise DataError(f"{self._path} cannot be read: {error.strerror}") from error
+
+
+def _row_groups(
+    path: Path, parquet: Any, numbers: Collection[int] | None
+) -> Iterator[tuple[int, Any]]:
     start = 0
     for group in range(parquet.metadata.num_row_groups):
         stop = start + parquet.metadata.row_group(group).num_rows
+        if numbers is not None and group not in numbers:
+            start = stop
+            continue
         with _faults_of(path, f"rows {start} to {stop - 1} are damaged"):
             table = parquet.read_row_group(group)
         if table.num_rows != stop - start:
@@ -138,7 +164,7 @@ def _row_groups(path: Path, parquet: Any) -> Iterator[tuple[int, int, Any]]:
             if column.null_count:
                 row = start + column.is_null().index(True).as_py()
                 raise CodecError(f"{path}: row {row}: {name} is empty")
-        yield start, stop, table
+        yield start, table
         start = stop
 
 

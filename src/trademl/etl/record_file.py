@@ -44,6 +44,11 @@ class RecordFile:
         """Whether every record carries a label; otherwise none does."""
         return "label" in self._layout.columns
 
+    @property
+    def mapped(self) -> tuple[Floats, Floats | None]:
+        """All features and labels as views of the file, read where touched; nothing is checked."""
+        return self._frames["features"], self._frames["label"] if self.has_label else None
+
     def __getitem__(self, rows: slice | NDArray[np.integer]) -> tuple[Floats, Floats | None]:
         """Return the features and labels of records.
 

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,7 @@ from trademl.etl._frame import Frames, answer_layout, dense_layout, prediction_l
 from trademl.etl._protobuf import Record
 from trademl.etl._row import first_row, parse_row, scalar
 from trademl.etl._stream import FrameStream, Row, read_columns
-from trademl.etl._writer import BlockWriter, check_feature_dim, check_rows
+from trademl.etl._writer import BlockWriter, Fill, check_feature_dim, check_rows
 
 Floats = NDArray[np.float32]
 Buffer = bytes | bytearray | memoryview
@@ -97,9 +99,9 @@ class RecordWriter(BlockWriter):
         D, at least 1.
     with_label : bool
         Whether every record carries a label, or none does.
-    write_behind : bool
-        Write a block in a thread of its own while the next is filled: faster where filling takes
-        time and lets other threads run, slower where rows are only copied.
+    n_workers : int
+        Threads of `fill`, each of which fills and writes blocks of its own: faster where filling
+        takes time and lets other threads run. A compressed file is always written by one.
 
     Raises
     ------
@@ -108,20 +110,17 @@ class RecordWriter(BlockWriter):
     """
 
     def __init__(
-        self, path: Path, feature_dim: int, *, with_label: bool, write_behind: bool = False
+        self, path: Path, feature_dim: int, *, with_label: bool, n_workers: int = 1
     ) -> None:
         check_feature_dim(feature_dim)
         layout = dense_layout(feature_dim, with_label)
         n = layout.frames_per_block
         super().__init__(path, feature_dim, with_label=with_label, rows_per_block=n)
         self._block = layout.stamped(n)
-        self._other = layout.stamped(n) if write_behind else None
-        self._pending: Future[None] | None = None
+        self._n_workers = 1 if path.suffix == ".gz" else n_workers
 
     def _open(self, part: Path) -> None:
         self._files = ExitStack()
-        if self._other is not None:
-            self._pool = self._files.enter_context(ThreadPoolExecutor(1))
         self._file: io.FileIO | gzip.GzipFile
         if self._path.suffix == ".gz":
             # Without a name and a time in its head, equal rows make equal files.
@@ -132,32 +131,51 @@ class RecordWriter(BlockWriter):
             self._file = self._files.enter_context(part.open("wb", buffering=0))
 
     def _close(self) -> None:
-        try:
-            self._wait()
-        finally:
-            self._files.close()
+        self._files.close()
 
     def _room(self, n: int) -> tuple[Floats, Floats | None]:
-        block = self._block[:n]
-        return block["features"], block["label"] if self._with_label else None
+        return self._columns(self._block[:n])
 
     def _append(self, n: int) -> None:
-        if self._other is None:
-            self._write(self._block[:n])
-            return
-        self._wait()
-        self._pending = self._pool.submit(self._write, self._block[:n])
-        self._block, self._other = self._other, self._block
-
-    def _write(self, frames: Frames) -> None:
-        unwritten = frames.view(np.uint8).data
+        unwritten = self._block[:n].view(np.uint8).data
         while unwritten:
             unwritten = unwritten[self._file.write(unwritten) :]
 
-    def _wait(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+    def _columns(self, frames: Frames) -> tuple[Floats, Floats | None]:
+        return frames["features"], frames["label"] if self._with_label else None
+
+    def fill(self, n_rows: int, put: Fill) -> None:
+        """See `BlockWriter.fill`."""
+        n_block, first = self._rows_per_block, self._file.tell()
+        n_workers = min(self._n_workers, -(-n_rows // n_block))
+        if n_workers <= 1:
+            super().fill(n_rows, put)
+            return
+        # A worker writes what it filled, while that is in the cache of its core.
+        spare: SimpleQueue[Frames] = SimpleQueue()
+        for block in [self._block, *(self._block.copy() for _ in range(n_workers - 1))]:
+            spare.put(block)
+
+        def work(start: int) -> None:
+            block = spare.get()
+            try:
+                frames = block[: n_rows - start]
+                put(start, start + len(frames), *self._columns(frames))
+                _write_at(self._file.fileno(), frames, first + start * frames.itemsize)
+            finally:
+                spare.put(block)
+
+        with ThreadPoolExecutor(n_workers) as pool:
+            list(pool.map(work, range(0, n_rows, n_block)))
+        self._file.seek(0, os.SEEK_END)
+        self._n_written += n_rows
+
+
+def _write_at(descriptor: int, frames: Frames, offset: int) -> None:
+    unwritten = frames.view(np.uint8).data
+    while unwritten:
+        n_written = os.pwrite(descriptor, unwritten, offset)
+        unwritten, offset = unwritten[n_written:], offset + n_written
 
 
 def read_recordio(path: Path) -> tuple[Floats, Floats | None]:

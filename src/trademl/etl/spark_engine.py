@@ -197,6 +197,9 @@ def _start(builder: Any, master: str, scratch: Path) -> SparkSession:
         "spark.local.dir": str(scratch),
         "spark.sql.warehouse.dir": str(scratch / "warehouse"),
     }
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
     builder = builder.master(master).appName("trademl")
     for name, value in settings.items():
         builder = builder.config(name, value)
@@ -204,9 +207,7 @@ def _start(builder: Any, master: str, scratch: Path) -> SparkSession:
     try:
         with _environment(PYSPARK_PYTHON=sys.executable, **_java(scratch)), _output_into(log):
             spark: SparkSession = builder.getOrCreate()
-    except ConfigError:
-        raise
-    except Exception as error:  # py4j, pyspark and Java each raise their own
+    except (PySparkException, Py4JError, OSError) as error:
         reason = _reason(log.read_text(errors="replace") or str(error))
         raise ConfigError(
             f"Spark does not start ({reason}); it needs Java 17 and pyspark: {_INSTALL} brings both"

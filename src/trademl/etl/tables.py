@@ -26,7 +26,7 @@ _FORMAT_OF_ENDING: dict[str, TableFormat] = {
 
 
 def table_writer(
-    path: Path, columns: Sequence[str], *, with_label: bool = True, write_behind: bool = False
+    path: Path, columns: Sequence[str], *, with_label: bool = True, n_workers: int = 1
 ) -> BlockWriter:
     """Return the writer of a file; use it as a context manager.
 
@@ -38,7 +38,7 @@ def table_writer(
         Names of the features, in order; only Parquet keeps them.
     with_label : bool
         Whether every row carries a label, or none does.
-    write_behind : bool
+    n_workers : int
         See `RecordWriter`; the other formats pass it over.
 
     Raises
@@ -51,7 +51,7 @@ def table_writer(
         return ParquetWriter(path, columns, with_label=with_label)
     if table_format == "csv":
         return CsvWriter(path, len(columns), with_label=with_label)
-    return RecordWriter(path, len(columns), with_label=with_label, write_behind=write_behind)
+    return RecordWriter(path, len(columns), with_label=with_label, n_workers=n_workers)
 
 
 def read_table(path: Path, *, with_label: bool = True) -> tuple[Floats, Floats | None]:

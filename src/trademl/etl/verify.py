@@ -11,19 +11,20 @@ Shape letters: N rows of the dataset, D columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.etl.dataset import SPLITS, Split, load_split
+from trademl.etl.dataset import SPLITS, Split, load_split, map_split
 from trademl.etl.features import feature_matrix
+from trademl.etl.labels import Labelling, label_batch
 from trademl.etl.recipe import FeatureRecipe, read_recipe
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
-from trademl.market.fills import settle
+from trademl.market.friction import with_volatility
 from trademl.ports import Progress
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
@@ -79,8 +80,8 @@ def verify_dataset(
     identity = artifact_id("proof", {"dataset": dataset.id}, {"sample": sample, "seed": seed})
     if (proof := store.find(identity)) is None:
         batch = store.get(dataset.manifest["parents"][0])
-        costs = Costs(**batch.manifest["parameters"]["costs"])
-        splits = {name: load_split(dataset, name) for name in SPLITS}
+        read_split = load_split if sample is None else map_split
+        splits = {name: read_split(dataset, name) for name in SPLITS}
         with store.create(
             identity, parents=[dataset.id], parameters={"sample": sample, "seed": seed}
         ) as draft:
@@ -88,7 +89,7 @@ def verify_dataset(
                 splits,
                 read_batch(batch),
                 read_recipe(dataset.file("schema.json")),
-                costs,
+                _how_labelled(dataset, batch),
                 sample=sample,
                 seed=seed,
                 progress=progress,
@@ -110,7 +111,7 @@ def examine_dataset(
     splits: Mapping[str, Split],
     batch: Batch,
     recipe: FeatureRecipe,
-    costs: Costs,
+    labelling: Labelling,
     *,
     sample: int | None = SAMPLE,
     seed: int = 0,
@@ -124,12 +125,16 @@ def examine_dataset(
         Name to `Split`: what stands in the dataset.
     batch : Batch
         The recording and the orders that it was made from.
+    labelling : Labelling
+        How its labels were made.
     """
     evidence = Evidence()
+    # Cut data are too short to know it; it reads whole minutes before each quote and none after.
+    batch = replace(batch, quotes=with_volatility(batch.quotes, labelling.costs))
     columns = [column["name"] for column in recipe.columns()]
     total = sum(len(split) for split in splits.values())
     for done, (name, split, row) in enumerate(_chosen(splits, total, sample, seed)):
-        _examine_row(evidence, f"{name} row {row}", split, row, batch, recipe, columns, costs)
+        _examine_row(evidence, f"{name} row {row}", split, row, batch, recipe, columns, labelling)
         if progress and done % 100 == 0:
             progress.advance(done, total if sample is None else min(sample, total))
     _examine_overlaps(evidence, splits, recipe)
@@ -157,7 +162,7 @@ def _examine_row(
     batch: Batch,
     recipe: FeatureRecipe,
     columns: list[str],
-    costs: Costs,
+    labelling: Labelling,
 ) -> None:
     order_id = split.order_id_N[row]
     at = int(np.searchsorted(batch.order_id, order_id))
@@ -180,7 +185,7 @@ def _examine_row(
             f"{where}, column {columns[column]}: the dataset has {found_D[column]:.9g}, data up to "
             f"the row's as-of time give {expected_D[column]:.9g}"
         )
-    _examine_label(evidence, where, split, row, batch, at, costs)
+    _examine_label(evidence, where, split, row, batch, at, labelling)
 
 
 def _features_from_cut_data(
@@ -198,19 +203,42 @@ def _features_from_cut_data(
 
 
 def _examine_label(
-    evidence: Evidence, where: str, split: Split, row: int, batch: Batch, at: int, costs: Costs
+    evidence: Evidence,
+    where: str,
+    split: Split,
+    row: int,
+    batch: Batch,
+    at: int,
+    labelling: Labelling,
 ) -> None:
     first = int(batch.orders.quote_index[at])
     until = int(np.searchsorted(batch.quotes.ts_event, split.exit_N[row], side="right"))
-    order = batch.orders.take(slice(at, at + 1)).shift(-first)
-    done = settle(batch.quotes.slice(first, until), order, costs)
-    label, pnl = done.label[0], done.pnl[0]
+    order = batch.take(slice(at, at + 1))
+    if order.transactions.exit_index[0] >= until and labelling.source == "recorded":
+        evidence.n_wrong_labels += 1
+        evidence.fault(f"{where}: its order was left after the exit that the dataset names")
+        return
+    labels = label_batch(order.cut(first, until), labelling)
+    label, pnl = labels.label_N[0], labels.pnl_N[0]
     if split.label_N[row] != label or split.pnl_N[row] != pnl:
         evidence.n_wrong_labels += 1
         evidence.fault(
             f"{where}: label {split.label_N[row]:g} and pnl {split.pnl_N[row]:g}, data up to its "
             f"exit give {label:g} and {pnl:g}"
         )
+
+
+def _how_labelled(dataset: Artifact, batch: Artifact) -> Labelling:
+    """Return how labels are made again: those that our order bot recorded, at its own costs.
+
+    Labels that came with a file were made at costs that nobody knows: they can only be compared
+    with the file.
+    """
+    how = dataset.manifest["parameters"]["labels"]
+    made_at = batch.manifest["parameters"].get("costs")
+    if how["source"] == "recorded" and made_at is not None:
+        return Labelling("recomputed", Costs(**made_at))
+    return Labelling(how["source"], Costs(**how["costs"]))
 
 
 def _examine_overlaps(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.ingest.csv_columns import CsvColumns, read_columns
+from trademl.ingest.csv_columns import CsvColumns, LastOf, read_blocks
+from trademl.market.bars import Bars
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.store.artifacts import Artifact
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 
 TRANSACTIONS = "transactions.csv"
 PRICES = "prices.csv"
+BARS = "bars.parquet"
+ORDERS_AT_ONCE = 1 << 18
+
+Columns = TypeVar("Columns", Quotes, Orders, Transactions)
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Batch:
     ``order_id`` numbers the orders of the whole recording; every array has shape (N,).
     ``transactions`` are the round trips as they were recorded. ``recorded_label_N`` holds labels
     that a file records beside them, NaN where it has none; None where they follow from the PnL.
+    Orders are settled on ``bars`` where there are any: ``quotes`` then are their closes, one each.
     """
 
     quotes: Quotes
@@ -35,9 +42,74 @@ class Batch:
     transactions: Transactions
     order_id: NDArray[np.int64]
     recorded_label_N: NDArray[np.float32] | None = None
+    bars: Bars | None = None
 
     def __len__(self) -> int:
         return len(self.order_id)
+
+    @property
+    def recorded_labels(self) -> NDArray[np.float32]:
+        """The labels that were recorded; NaN where none was."""
+        given_N = self.recorded_label_N
+        return self.transactions.label if given_N is None else given_N
+
+    def take(self, rows: slice) -> Batch:
+        """Return the chosen orders, with all the quotes."""
+        label_N = self.recorded_label_N
+        return replace(
+            self,
+            orders=self.orders.take(rows),
+            transactions=self.transactions.take(rows),
+            order_id=self.order_id[rows],
+            recorded_label_N=None if label_N is None else label_N[rows],
+        )
+
+    def cut(self, start: int, stop: int) -> Batch:
+        """Return the orders on quotes ``start`` to ``stop`` (exclusive), where they all happen."""
+        return replace(
+            self,
+            quotes=self.quotes.slice(start, stop),
+            bars=None if self.bars is None else self.bars.slice(start, stop),
+            orders=self.orders.shift(-start),
+            transactions=self.transactions.shift(-start),
+        )
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the orders some at a time, in order."""
+        for start in range(0, max(len(self), 1), ORDERS_AT_ONCE):
+            yield self.take(slice(start, start + ORDERS_AT_ONCE))
+
+
+class OrderStream(Protocol):
+    """Quotes of one recording, and orders on them that may be more than memory holds."""
+
+    @property
+    def quotes(self) -> Quotes:
+        """The recording."""
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the orders some at a time, in order of decision, each time with all the quotes."""
+
+
+@dataclass(frozen=True)
+class BatchFiles:
+    """A batch whose quotes are read, and whose orders are read piece by piece when asked for."""
+
+    quotes: Quotes
+    first_seq: int
+    transactions: Path
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the orders some at a time, in order.
+
+        Raises
+        ------
+        DataError
+            If a line cannot be used: names file, line and column.
+        """
+        after = LastOf()
+        for rows in read_blocks(self.transactions):
+            yield _batch(rows, self.quotes, self.first_seq, after)
 
 
 def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) -> None:
@@ -50,8 +122,10 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
     """
     import pyarrow as pa
     import pyarrow.csv as csv
+    import pyarrow.parquet as pq
 
     quotes, orders, done = batch.quotes, batch.orders, batch.transactions
+    is_open, label_N = done.exit_index < 0, batch.recorded_labels
     change = quotes.mid - quotes.mid_open
     prices = {
         "seq": first_seq + np.arange(len(quotes)),
@@ -77,19 +151,22 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
         "take_profit": orders.take_profit,
         "stop_loss": orders.stop_loss,
         "time_limit_s": orders.time_limit_ns / NS_PER_S,
-        "closed_at": quotes.ts_event[done.exit_index],
+        "closed_at": _or_null(quotes.ts_event[done.exit_index], is_open),
         "exit_price": done.exit_price,
         "exit_reason": pa.array([ExitReason(r).name.lower() for r in done.reason]),
         "fees": done.fees,
         "pnl": done.pnl,
-        "label": done.label.astype(np.int8),
+        "label": _or_null(np.nan_to_num(label_N).astype(np.int8), np.isnan(label_N)),
         "decided_seq": first_seq + orders.quote_index,
         "entry_seq": first_seq + done.entry_index,
-        "exit_seq": first_seq + done.exit_index,
+        "exit_seq": _or_null(first_seq + done.exit_index, is_open),
     }
     for name, columns in ((PRICES, prices), (TRANSACTIONS, transactions)):
         table = pa.table({n: _nan_as_null(c) for n, c in columns.items()})
         csv.write_csv(table, folder / name)
+    if (bars := batch.bars) is not None:
+        columns = {field.name: getattr(bars, field.name) for field in fields(bars)}
+        pq.write_table(pa.table(columns), folder / BARS)
 
 
 def read_batch(batch: Artifact) -> Batch:
@@ -100,7 +177,24 @@ def read_batch(batch: Artifact) -> Batch:
     DataError
         If a file is damaged, or an order points outside the prices.
     """
-    return read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    read = read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    if BARS not in batch.manifest["files"]:
+        return read
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(batch.file(BARS))
+    return replace(read, bars=Bars(*(table[f.name].to_numpy() for f in fields(Bars))))
+
+
+def open_batch(batch: Artifact) -> BatchFiles:
+    """Read a batch's quotes; its orders are read when they are asked for.
+
+    Raises
+    ------
+    DataError
+        If the file of prices is damaged.
+    """
+    return open_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
 
 
 def read_batch_files(prices: Path, transactions: Path) -> Batch:
@@ -111,66 +205,113 @@ def read_batch_files(prices: Path, transactions: Path) -> Batch:
     DataError
         If a file is not as `write_batch` makes it: names file, line and column.
     """
-    columns = read_columns(prices)
-    seq = columns.integers("seq")
-    columns.expect(seq == seq[0] + np.arange(len(seq)), "seq", "one more than on the line before")
-    quotes = _quotes(columns)
-    rows = read_columns(transactions)
+    return whole_batch(open_batch_files(prices, transactions))
+
+
+def whole_batch(orders: OrderStream) -> Batch:
+    """Return the orders of all blocks as one batch."""
+    held = list(orders.blocks())
+    return Batch(
+        orders.quotes,
+        joined(Orders, [block.orders for block in held]),
+        joined(Transactions, [block.transactions for block in held]),
+        np.concatenate([block.order_id for block in held]),
+        np.concatenate([block.recorded_labels for block in held]),
+        held[0].bars,
+    )
+
+
+def open_batch_files(prices: Path, transactions: Path) -> BatchFiles:
+    """Read the quotes of a batch from its two files; its orders are read when they are asked for.
+
+    Raises
+    ------
+    DataError
+        If the file of prices is not as `write_batch` makes it: names file, line and column.
+    """
+    pieces: list[Quotes] = []
+    first_seq, n_quotes, after = 0, 0, LastOf()
+    for rows in read_blocks(prices):
+        seq = rows.integers("seq")
+        first_seq = first_seq if pieces else int(seq[0])
+        expected = first_seq + n_quotes + np.arange(len(seq))
+        rows.expect(seq == expected, "seq", "one more than on the line before")
+        n_quotes += len(seq)
+        pieces.append(_quotes(rows, after))
+    return BatchFiles(joined_quotes(pieces), first_seq, transactions)
+
+
+def _batch(rows: CsvColumns, quotes: Quotes, first_seq: int, after: LastOf) -> Batch:
     reason = rows.codes("exit_reason", {r.name.lower(): r.value for r in ExitReason})
     is_open = reason == ExitReason.CENSORED
     decided, entry, leave = (
-        _quote_index(rows, f"{name}_seq", int(seq[0]), len(quotes), is_open & (name == "exit"))
+        _quote_index(rows, f"{name}_seq", first_seq, len(quotes), is_open & (name == "exit"))
         for name in ("decided", "entry", "exit")
     )
     orders = Orders(
-        rows.ordered("decided_seq", decided),
+        rows.ordered("decided_seq", decided, after=after),
         rows.codes("side", {side.name.lower(): side.value for side in Side}),
         rows.positive("take_profit"),
         rows.positive("stop_loss"),
         np.round(rows.positive("time_limit_s") * NS_PER_S).astype(np.int64),
     )
-    number = {n: rows.numbers(n, is_optional=True) for n in ("exit_price", "fees", "pnl", "label")}
-    for name in number:
+    names = ("entry_price", "exit_price", "fees", "pnl", "label")
+    number = {name: rows.numbers(name, is_optional=True) for name in names}
+    rows.expect(~(number["entry_price"] <= 0), "entry_price", "a number above 0")
+    for name in names:
         rows.expect(~np.isnan(number[name]) | is_open, name, "a number")
-    return Batch(
-        quotes,
-        orders,
-        Transactions(
-            entry,
-            rows.positive("entry_price"),
-            leave,
-            number["exit_price"],
-            reason,
-            number["fees"],
-            number["pnl"],
-        ),
-        rows.integers("id"),
-        number["label"].astype(np.float32),
+    done = Transactions(
+        entry,
+        number["entry_price"],
+        leave,
+        number["exit_price"],
+        reason,
+        number["fees"],
+        number["pnl"],
     )
+    label_N = number["label"].astype(np.float32)
+    return Batch(quotes, orders, done, rows.integers("id"), label_N)
 
 
-def _quotes(columns: CsvColumns) -> Quotes:
+def _quotes(columns: CsvColumns, after: LastOf) -> Quotes:
     bid, ask, mid_open, high, low = (
         columns.numbers(name, is_optional=True)
         for name in ("bid", "ask", "mid_open", "high", "low")
     )
-    ts_event = columns.ordered("ts_event", columns.integers("ts_event"))
+    ts_event = columns.ordered("ts_event", columns.integers("ts_event"), after=after)
     flags = columns.integers("flags").astype(np.uint8)
     state, delay_s = (
         columns.words("market_state"),
         columns.numbers("market_delay_s", is_optional=True),
     )
-    return Quotes(
-        ts_event,
-        bid,
-        ask,
-        mid_open,
-        high,
-        low,
-        flags,
-        state if any(word is not None for word in state) else None,
-        None if np.isnan(delay_s).all() else delay_s,
-    )
+    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+
+
+def joined_quotes(pieces: list[Quotes]) -> Quotes:
+    """Return one recording; what no quote of it says is None."""
+    quotes = joined(Quotes, pieces)
+    state, delay_s = quotes.market_state, quotes.market_delay_s
+    if state is not None and all(word is None for word in state):
+        state = None
+    if delay_s is not None and np.isnan(delay_s).all():
+        delay_s = None
+    return replace(quotes, market_state=state, market_delay_s=delay_s)
+
+
+def joined(kind: type[Columns], pieces: list[Columns]) -> Columns:
+    """Return one object of arrays laid end to end, and empty the list, column by column.
+
+    A column that no piece has is None.
+    """
+    columns = {f.name: [getattr(p, f.name) for p in pieces] for f in fields(kind)}
+    pieces.clear()
+    whole: dict[str, Any] = {name: _end_to_end(columns.pop(name)) for name in list(columns)}
+    return kind(**whole)
+
+
+def _end_to_end(column: list[NDArray[Any] | None]) -> NDArray[Any] | None:
+    held = [piece for piece in column if piece is not None]
+    return np.concatenate(held) if held else None
 
 
 def _quote_index(
@@ -181,6 +322,12 @@ def _quote_index(
     lies_within = (index >= 0) & (index < n_quotes)
     rows.expect(lies_within | may_be_absent & (index == -1), name, f"the seq of a line of {PRICES}")
     return index
+
+
+def _or_null(value_N: NDArray[Any], is_absent_N: NDArray[np.bool_]) -> pa.Array:
+    import pyarrow as pa
+
+    return pa.array(value_N, mask=is_absent_N)
 
 
 def _or_nulls(column: NDArray[Any] | None, n: int, kind: pa.DataType) -> pa.Array:

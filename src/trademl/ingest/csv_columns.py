@@ -6,8 +6,8 @@ Shape letter: N rows.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ABSENT = ("", "null")
+BLOCK_BYTES = 16 * 1024 * 1024  # of text, of which several times as much is held while it is read
+
+
+@dataclass
+class LastOf:
+    """The last value of a column so far, and its line."""
+
+    value: int = np.iinfo(np.int64).min
+    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,19 +83,34 @@ class CsvColumns:
         return np.array([code_of.get(word, 0) for word in words], np.int8)[index_N]
 
     def words(self, name: str) -> NDArray[np.object_]:
-        """Return a column of words; None where a cell is empty."""
-        cells = self._cells(name, is_optional=True)
-        return np.asarray(cells.to_numpy(zero_copy_only=False), object)
+        """Return a column of words, of which few differ; None where a cell is empty."""
+        encoded = self._cells(name, is_optional=True).combine_chunks().dictionary_encode()
+        word_K = np.array([*encoded.dictionary.to_pylist(), None], object)
+        word_N: NDArray[np.object_] = word_K[np.asarray(encoded.indices.fill_null(-1))]
+        return word_N
 
-    def ordered(self, name: str, value_N: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return ``value_N`` after making sure that it never decreases."""
-        if (back_N := np.diff(value_N) < 0).any():
-            row = int(np.flatnonzero(back_N)[0]) + 1
+    def ordered(
+        self, name: str, value_N: NDArray[np.int64], *, after: LastOf | None = None
+    ) -> NDArray[np.int64]:
+        """Return ``value_N`` after making sure that it never decreases.
+
+        Parameters
+        ----------
+        after : LastOf, optional
+            The value and the line before the first, where this is not the first block of a file.
+            It is moved on to the last.
+        """
+        before = LastOf() if after is None else after
+        all_before_N = np.concatenate(([before.value], value_N[:-1]))
+        if (back_N := value_N < all_before_N).any():
+            row = int(np.flatnonzero(back_N)[0])
+            line = self.line_N[row - 1] if row else before.line
             raise self.error(
                 row,
-                f"{name} is {value_N[row]}, below {value_N[row - 1]} of line "
-                f"{self.line_N[row - 1]}: sort the file by {name}",
+                f"{name} is {value_N[row]}, below {all_before_N[row]} of line {line}: sort the "
+                f"file by {name}",
             )
+        before.value, before.line = int(value_N[-1]), int(self.line_N[-1])
         return value_N
 
     def expect(self, good_N: NDArray[np.bool_], name: str, expected: str) -> None:
@@ -166,8 +190,8 @@ def first_row(path: Path) -> list[str]:
     return row
 
 
-def read_columns(path: Path, names: Sequence[str] | None = None) -> CsvColumns:
-    """Read a CSV file as text cells; empty lines are passed over.
+def read_blocks(path: Path, names: Sequence[str] | None = None) -> Iterator[CsvColumns]:
+    """Yield a CSV file as text cells, piece by piece; empty lines are passed over.
 
     Parameters
     ----------
@@ -180,13 +204,38 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> CsvColumns:
         If the file cannot be read, holds no rows, or a line has too few or too many cells.
     """
     import pyarrow as pa
+    import pyarrow.csv as pacsv
 
-    header = first_row(path) if names is None else None
-    columns = list(names or header or [])
+    columns = _names(path, names)
+    n_lines, n_rows = 0, 0
+    with (
+        _faults_of(path, columns),
+        pacsv.open_csv(path, *_options(columns, BLOCK_BYTES)) as reader,
+    ):
+        for batch in reader:
+            table = pa.Table.from_batches([batch])
+            block = _without_empty(path, table, n_lines, has_header=names is None)
+            n_lines, n_rows = n_lines + len(table), n_rows + len(block)
+            if len(block):
+                yield block
+    if not n_rows:
+        raise DataError(f"{path}: holds no rows")
+
+
+def _names(path: Path, names: Sequence[str] | None) -> list[str]:
+    columns = list(first_row(path) if names is None else names)
     if len(set(columns)) < len(columns):
         raise DataError(f"{path}: line 1: names a column twice: {','.join(columns)}")
+    return columns
+
+
+@contextmanager
+def _faults_of(path: Path, columns: Sequence[str]) -> Iterator[None]:
+    """Say in one line what pyarrow found wrong with a file, and where."""
+    import pyarrow as pa
+
     try:
-        table = _parse(path, columns)
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         if (bad_row := _first_bad_row(path, columns)) is not None:
             line, n_cells = bad_row
@@ -195,23 +244,24 @@ def read_columns(path: Path, names: Sequence[str] | None = None) -> CsvColumns:
                 f"{','.join(columns)}"
             ) from error
         raise DataError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
-    is_header = np.arange(len(table)) < (header is not None)
-    keep_N = ~(_is_empty(table) | is_header)
-    if not keep_N.any():
-        raise DataError(f"{path}: holds no rows")
-    return CsvColumns(path, table.filter(pa.array(keep_N)), np.flatnonzero(keep_N) + 1)
 
 
-def _parse(
-    path: Path, columns: Sequence[str], on_bad_row: Callable[[Any], str] | None = None
-) -> pa.Table:
+def _without_empty(path: Path, table: pa.Table, n_before: int, *, has_header: bool) -> CsvColumns:
+    """Return a table that follows ``n_before`` lines, without its header and its empty lines."""
+    import pyarrow as pa
+
+    line_N = n_before + np.arange(1, len(table) + 1)
+    keep_N = ~(_is_empty(table) | (has_header & (line_N == 1)))
+    return CsvColumns(path, table.filter(pa.array(keep_N)), line_N[keep_N])
+
+
+def _options(columns: Sequence[str], block_bytes: int) -> tuple[Any, Any, Any]:
     import pyarrow as pa
     import pyarrow.csv as pacsv
 
-    return pacsv.read_csv(
-        path,  # rows are counted only on one thread
-        pacsv.ReadOptions(column_names=columns, use_threads=on_bad_row is None),
-        pacsv.ParseOptions(ignore_empty_lines=False, invalid_row_handler=on_bad_row),
+    return (
+        pacsv.ReadOptions(column_names=columns, block_size=block_bytes),
+        pacsv.ParseOptions(ignore_empty_lines=False),
         pacsv.ConvertOptions(
             column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=False
         ),
@@ -221,6 +271,7 @@ def _parse(
 def _first_bad_row(path: Path, columns: Sequence[str]) -> tuple[int, int] | None:
     """Return the line and the number of cells of the first row that does not fit."""
     import pyarrow as pa
+    import pyarrow.csv as pacsv
 
     found: list[tuple[int, int]] = []
 
@@ -229,7 +280,11 @@ def _first_bad_row(path: Path, columns: Sequence[str]) -> tuple[int, int] | None
         return "error"
 
     with suppress(pa.ArrowInvalid, OSError):
-        _parse(path, columns, keep)
+        read, parse, convert = _options(columns, BLOCK_BYTES)
+        read.use_threads = False  # rows are counted only on one thread
+        parse.invalid_row_handler = keep
+        for _ in pacsv.open_csv(path, read, parse, convert):
+            pass
     return found[0] if found else None
 
 

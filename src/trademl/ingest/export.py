@@ -44,7 +44,7 @@ def cut_batches(
     entry_ns = np.where(filled, quotes.ts_event[transactions.entry_index], np.iinfo(np.int64).max)
     exited = transactions.exit_index >= 0
     exit_ns = np.where(exited, quotes.ts_event[transactions.exit_index], np.iinfo(np.int64).max)
-    life_ns = config.time_limit_ns + costs.latency_ns
+    life_ns = config.time_limit_ns + costs.seen_ns
     batches: list[tuple[int, int]] = []
     start = 0
     while (

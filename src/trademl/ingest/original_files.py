@@ -7,13 +7,15 @@ when a deal ended. Shape letters: P quotes, N orders.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.ingest.batch import Batch
-from trademl.ingest.csv_columns import CsvColumns, read_columns
+from trademl.ingest.batch import Batch, joined, whole_batch
+from trademl.ingest.csv_columns import CsvColumns, LastOf, read_blocks
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import NS_PER_S, Quotes, flag_quotes
 
@@ -44,6 +46,73 @@ NS_PER_MS = 1_000_000
 MAX_ENTRY_AGE_S = 60  # a deal was placed on a tick: an older one belongs to other prices
 
 
+@dataclass(frozen=True)
+class OriginalFiles:
+    """The original's two files: ticks that are read, and deals that are read when asked for.
+
+    Parameters
+    ----------
+    quotes : Quotes
+        The ticks of ``prices``.
+    prices, deals : Path
+    time_limit_s : float
+        Longest life of a position; the original had none.
+    """
+
+    quotes: Quotes
+    prices: Path
+    deals: Path
+    time_limit_s: float
+
+    def blocks(self) -> Iterator[Batch]:
+        """Yield the deals some at a time, as `read_original_batch` reads them all.
+
+        Raises
+        ------
+        DataError
+            If a line cannot be used: names file, line and column.
+        """
+        after, n_before = LastOf(), 0
+        for rows in read_blocks(self.deals, DEAL_COLUMNS):
+            yield self._batch(rows, n_before, after)
+            n_before += len(rows)
+
+    def _batch(self, rows: CsvColumns, n_before: int, after: LastOf) -> Batch:
+        quotes = self.quotes
+        opened_ms = rows.ordered("timestamp", rows.integers("timestamp"), after=after)
+        opened_ns = opened_ms * NS_PER_MS
+        quote_index = np.searchsorted(quotes.ts_event, opened_ns, side="right") - 1
+        age_ns = opened_ns - quotes.ts_event[quote_index]
+        rows.expect(
+            (quote_index >= 0) & (age_ns <= MAX_ENTRY_AGE_S * NS_PER_S),
+            "timestamp",
+            f"a tick of {self.prices.name} in the {MAX_ENTRY_AGE_S} s up to it: these two files "
+            "do not belong together",
+        )
+        orders = Orders(
+            quote_index,
+            rows.codes("type", {side.name.lower(): side.value for side in Side}),
+            rows.positive("limit"),
+            rows.positive("stop"),
+            np.full(len(rows), round(self.time_limit_s * NS_PER_S), np.int64),
+        )
+        rows.numbers("stop_price"), rows.numbers("limit_price")  # implied by the distances
+        label_N = rows.codes("loss_or_profit", {"loss": 0, "profit": 1}).astype(np.float32)
+        entered = entered_without_exit(quote_index, rows.positive("price"))
+        return Batch(quotes, orders, entered, n_before + np.arange(len(rows)), label_N)
+
+
+def open_original_files(prices: Path, deals: Path, *, time_limit_s: float) -> OriginalFiles:
+    """Read the original demo's ticks; its deals are read when they are asked for.
+
+    Raises
+    ------
+    DataError
+        As `read_original_prices`.
+    """
+    return OriginalFiles(read_original_prices(prices), prices, deals, time_limit_s)
+
+
 def read_original_batch(prices: Path, deals: Path, *, time_limit_s: float) -> Batch:
     """Read the original demo's two files as a batch without exits.
 
@@ -65,28 +134,7 @@ def read_original_batch(prices: Path, deals: Path, *, time_limit_s: float) -> Ba
         If a line has another number of cells, a cell cannot be understood, the lines are not in
         order of time, or a deal has no tick: names file and line.
     """
-    quotes = read_original_prices(prices)
-    rows = read_columns(deals, DEAL_COLUMNS)
-    opened_ns = rows.ordered("timestamp", rows.integers("timestamp")) * NS_PER_MS
-    quote_index = np.searchsorted(quotes.ts_event, opened_ns, side="right") - 1
-    age_ns = opened_ns - quotes.ts_event[quote_index]
-    rows.expect(
-        (quote_index >= 0) & (age_ns <= MAX_ENTRY_AGE_S * NS_PER_S),
-        "timestamp",
-        f"a tick of {prices.name} in the {MAX_ENTRY_AGE_S} s up to it: these two files do not "
-        "belong together",
-    )
-    orders = Orders(
-        quote_index,
-        rows.codes("type", {side.name.lower(): side.value for side in Side}),
-        rows.positive("limit"),
-        rows.positive("stop"),
-        np.full(len(rows), round(time_limit_s * NS_PER_S), np.int64),
-    )
-    rows.numbers("stop_price"), rows.numbers("limit_price")  # implied by the distances
-    label_N = rows.codes("loss_or_profit", {"loss": 0, "profit": 1}).astype(np.float32)
-    entered = _entered_without_exit(quote_index, rows.positive("price"))
-    return Batch(quotes, orders, entered, np.arange(len(rows)), label_N)
+    return whole_batch(open_original_files(prices, deals, time_limit_s=time_limit_s))
 
 
 def read_original_prices(path: Path) -> Quotes:
@@ -99,15 +147,19 @@ def read_original_prices(path: Path) -> Quotes:
     DataError
         As `read_original_batch`.
     """
-    columns = read_columns(path, PRICE_COLUMNS)
-    ts_event = columns.ordered("timestamp", columns.integers("timestamp")) * NS_PER_MS
+    after = LastOf()
+    return joined(Quotes, [_ticks(rows, after) for rows in read_blocks(path, PRICE_COLUMNS)])
+
+
+def _ticks(columns: CsvColumns, after: LastOf) -> Quotes:
+    at_ms = columns.ordered("timestamp", columns.integers("timestamp"), after=after)
     bid, ask = (columns.positive(name, is_optional=True) for name in ("BID", "OFFER"))
     mid_open, high, low = (
         _session_figure(columns, name, bid + ask) for name in ("MID_OPEN", "HIGH", "LOW")
     )
     state, delay_s = columns.words("MARKET_STATE"), _delay_s(columns)
     flags = flag_quotes(bid, ask, state)
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+    return Quotes(at_ms * NS_PER_MS, bid, ask, mid_open, high, low, flags, state, delay_s)
 
 
 def _delay_s(columns: CsvColumns) -> NDArray[np.float64]:
@@ -125,9 +177,10 @@ def _session_figure(
     return figure
 
 
-def _entered_without_exit(
+def entered_without_exit(
     entry_index: NDArray[np.int64], entry_price: NDArray[np.float64]
 ) -> Transactions:
+    """Return round trips of which only the entry is known."""
     n = len(entry_index)
     absent = np.full(n, np.nan)
     return Transactions(

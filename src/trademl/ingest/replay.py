@@ -130,14 +130,14 @@ def export(
 
 
 def record_batch(batch: Artifact, ledger: Ledger) -> None:
-    """Write a batch's row into the ledger."""
+    """Write a batch's row into the ledger; one made of files has no recording."""
     metrics = batch.metrics
     ledger.record(
         tables.Batch(
             id=batch.id,
             instrument=metrics["instrument"],
-            recording_id=batch.manifest["parents"][0],
-            number=batch.manifest["parameters"]["number"],
+            recording_id=next(iter(batch.manifest["parents"]), ""),
+            number=batch.manifest["parameters"].get("number", 0),
             n_orders=metrics["n_orders"],
             first_entry_ns=metrics["first_entry_ns"],
             last_exit_ns=metrics["last_exit_ns"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,9 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
+from trademl.ingest.calendars import session_times
 from trademl.ingest.sessions import session_extremes
+from trademl.ingest.table_file import (
+    column_of,
+    numbers_of,
+    place,
+    read_table,
+    refuse_many,
+    times_of,
+)
 from trademl.ingest.tick_rule import quotes_from_prints
 from trademl.market.quotes import TRADEABLE, QuoteFlag, Quotes, flag_quotes
+from trademl.market.sessions import close_outside
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,10 +31,9 @@ if TYPE_CHECKING:
 SAMPLE = "sample"
 MAX_BAD_SHARE = 0.05
 EARLIEST_NS = 315_532_800_000_000_000  # 1980: times in another unit lie before it
-_TIME = ("ts_event", "time", "timestamp", "datetime")
 _ASK = ("ask", "offer")
 _DELAY = ("market_delay_s", "market_delay")
-_INSTRUMENT = ("instrument", "symbol", "contract", "ticker")
+_EXPECTED = "; expected time and bid + ask (or offer), or time + price with --tick-size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,9 @@ class FeedConfig:
         Zone of naive times, and of ``session_open``; UTC for the latter where none is given.
     session_open : str
         Local time ``HH:MM`` at which a trading session begins.
+    calendar : str
+        Name of an exchange calendar (XNYS, CMES, 24/5, ...): quotes outside of its sessions are of
+        a closed market, and fill nothing. None where empty.
     allow_bad_quotes : bool
         Read a file even if more than 5 % of its quotes are crossed or one-sided.
     """
@@ -55,6 +66,7 @@ class FeedConfig:
     tick_size: float | None = None
     timezone: str | None = None
     session_open: str = "00:00"
+    calendar: str = ""
     allow_bad_quotes: bool = False
 
     def __post_init__(self) -> None:
@@ -99,13 +111,14 @@ def read_quotes(config: FeedConfig) -> Quotes:
     DataError
         If the file is damaged or empty, lacks a column, holds bars or several instruments, has
         naive times and no ``timezone``, times that go backwards, prices that are not positive,
-        both sides absent, or more than 5 % of its quotes crossed or one-sided.
+        both sides absent, no size on a side, or more than 5 % of its quotes crossed or one-sided.
     """
     path = quotes_path(config)
-    table = _read_table(path)
+    table = read_table(path)
     columns = {name.lower(): name for name in table.column_names}
-    _refuse_bars_and_many(path, table, columns)
-    ts_event = _times(path, table, columns, config)
+    refuse_many(path, table, columns)
+    _refuse_bars(path, columns)
+    ts_event = times_of(path, table, columns, config.timezone, _EXPECTED)
     bid, ask = _bid_ask(path, table, columns, config)
     _check_rows(path, ts_event, bid, ask)
     state, delay_s = _market_state(path, table, columns), _market_delay(path, table, columns)
@@ -115,120 +128,53 @@ def read_quotes(config: FeedConfig) -> Quotes:
     mid_open, high, low = session_extremes(
         ts_event, mid, timezone=config.timezone or "UTC", session_open=config.session_open
     )
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+    sizes = _sizes(path, table, columns)
+    quotes = Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s, *sizes)
+    if not config.calendar:
+        return quotes
+    sessions = session_times(config.calendar, int(ts_event[0]), int(ts_event[-1]))
+    return close_outside(quotes, *sessions)
 
 
-def _read_table(path: Path) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet as pq
-
-    try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-        elif ".csv" in path.suffixes:
-            table = pyarrow.csv.read_csv(path)
-        else:
-            raise DataError(f"{path}: expected a name that ends in .parquet, .csv or .csv.gz")
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{path}: cannot be read ({reason}): it is empty, cut short or of another format; "
-            "fetch it again"
-        ) from error
-    if table.num_rows == 0:
-        raise DataError(f"{path}: holds no rows; expected a recording of quotes")
-    return table
-
-
-def _refuse_bars_and_many(path: Path, table: pa.Table, columns: dict[str, str]) -> None:
-    for name in _INSTRUMENT:
-        if name in columns and (n := len(table[columns[name]].unique())) > 1:
-            raise DataError(
-                f"{path}: holds {n} instruments in column {name}; expected one: write one file "
-                "for each"
-            )
+def _refuse_bars(path: Path, columns: dict[str, str]) -> None:
     if {"open", "high", "low", "close"} <= set(columns) and "bid" not in columns:
         raise DataError(
             f"{path}: holds bars (open, high, low, close), not quotes; expected bid and ask, or "
-            "trade prints: 600 one-second lags and barrier fills need ticks"
+            "trade prints: 600 one-second lags and barrier fills need ticks; orders of your own on "
+            "bars are taken by trademl features build --prices"
         )
-
-
-def _column(path: Path, columns: dict[str, str], names: Sequence[str]) -> str:
-    for name in names:
-        if name in columns:
-            return columns[name]
-    raise DataError(
-        f"{path}: has no column {' or '.join(names)}; it has {', '.join(columns.values())}; "
-        "expected time and bid + ask (or offer), or time + price with --tick-size"
-    )
-
-
-def _times(
-    path: Path, table: pa.Table, columns: dict[str, str], config: FeedConfig
-) -> NDArray[np.int64]:
-    import pyarrow as pa
-
-    name = _column(path, columns, _TIME)
-    column = table[name]
-    if column.null_count:
-        row = int(np.flatnonzero(column.is_null().to_numpy())[0])
-        raise DataError(f"{path}: row {row + 1} has no {name}")
-    if name.lower() == "ts_event" and pa.types.is_integer(column.type):
-        return np.asarray(column, np.int64)
-    if not pa.types.is_timestamp(column.type):
-        raise DataError(
-            f"{path}: column {name} holds {column.type}, expected timestamps, or UTC "
-            "nanoseconds in a column ts_event"
-        )
-    if column.type.tz is None:
-        column = _localise(path, name, column, config.timezone)
-    return np.asarray(column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()), np.int64)
-
-
-def _localise(path: Path, name: str, column: pa.ChunkedArray, zone: str | None) -> pa.ChunkedArray:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if zone is None:
-        raise DataError(
-            f"{path}: times in column {name} carry no zone: say which with --tz, for example "
-            "--tz UTC or --tz America/Chicago"
-        )
-    try:
-        return pc.assume_timezone(column, zone)
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{path}: times cannot be read in zone {zone!r} (feed.timezone, --tz): {error}"
-        ) from error
 
 
 def _bid_ask(
     path: Path, table: pa.Table, columns: dict[str, str], config: FeedConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if "bid" in columns or "price" not in columns:
-        bid = _prices(path, table, _column(path, columns, ("bid",)))
-        return bid, _prices(path, table, _column(path, columns, _ASK))
+        bid = numbers_of(path, table, column_of(path, columns, ("bid",), _EXPECTED))
+        return bid, numbers_of(path, table, column_of(path, columns, _ASK, _EXPECTED))
     if config.tick_size is None:
         raise DataError(
             f"{path}: holds trade prints; quotes are derived from them by the tick rule, which "
             "needs the smallest price step: give --tick-size, for example --tick-size 0.25"
         )
-    prices = _prices(path, table, columns["price"])
+    prices = numbers_of(path, table, columns["price"])
     if not (prices > 0).all():
         row = int(np.flatnonzero(~(prices > 0))[0])
-        raise DataError(f"{path}: row {row + 1} has price {prices[row]}, expected more than 0")
+        raise DataError(f"{place(path, row)} has price {prices[row]}, expected more than 0")
     return quotes_from_prints(prices, config.tick_size)
 
 
-def _prices(path: Path, table: pa.Table, name: str) -> NDArray[np.float64]:
-    import pyarrow as pa
-
-    column = table[name]
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise DataError(f"{path}: column {name} holds {column.type}, expected numbers")
-    return np.asarray(column.cast(pa.float64()), np.float64)
+def _sizes(
+    path: Path, table: pa.Table, columns: dict[str, str]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    if not {"bid_size", "ask_size"} <= set(columns):
+        return None, None
+    bid_size, ask_size = (numbers_of(path, table, columns[n]) for n in ("bid_size", "ask_size"))
+    if not ((bid_size > 0).any() and (ask_size > 0).any()):
+        raise DataError(
+            f"{path}: a side never shows any size: nothing could be traded; leave out the columns "
+            "bid_size and ask_size where sizes are not known"
+        )
+    return bid_size, ask_size
 
 
 def _market_state(
@@ -256,10 +202,10 @@ def _market_delay(
     name = next((n for n in _DELAY if n in columns), None)
     if name is None or pa.types.is_null(table[columns[name]].type):
         return None
-    delay_s = _prices(path, table, columns[name])
+    delay_s = numbers_of(path, table, columns[name])
     if (bad := delay_s < 0).any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"{path}: row {row + 1} has {name} {delay_s[row]}, expected 0 or more")
+        raise DataError(f"{place(path, row)} has {name} {delay_s[row]}, expected 0 or more")
     return delay_s
 
 
@@ -269,24 +215,24 @@ def _check_rows(
     if ts_event[0] < EARLIEST_NS:
         at = np.datetime64(int(ts_event[0]), "ns")
         raise DataError(
-            f"{path}: row 1 is at {at}, expected a time after 1980: integers in ts_event are UTC "
-            "nanoseconds"
+            f"{place(path, 0)} is at {at}, expected a time after 1980: integers in ts_event are "
+            "UTC nanoseconds"
         )
     if (back := np.diff(ts_event) < 0).any():
         row = int(np.flatnonzero(back)[0]) + 1
         before, at = np.array(ts_event[row - 1 : row + 1], "datetime64[ns]")
         raise DataError(
-            f"{path}: row {row + 1} is at {at}, before row {row} at {before}: sort the file by "
-            "time of arrival"
+            f"{place(path, row)} is at {at}, before the one before it at {before}: sort the file "
+            "by time of arrival"
         )
     if (both := np.isnan(bid) & np.isnan(ask)).any():
         row = int(np.flatnonzero(both)[0])
-        raise DataError(f"{path}: row {row + 1} has neither bid nor ask; drop such rows")
+        raise DataError(f"{place(path, row)} has neither bid nor ask; drop such rows")
     for name, price in (("bid", bid), ("ask", ask)):
         if (bad := (price <= 0) | np.isinf(price)).any():
             row = int(np.flatnonzero(bad)[0])
             raise DataError(
-                f"{path}: row {row + 1} has {name} {price[row]:g}, expected a finite number above 0"
+                f"{place(path, row)} has {name} {price[row]:g}, expected a finite number above 0"
             )
 
 

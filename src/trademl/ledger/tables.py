@@ -46,6 +46,7 @@ class Base(DeclarativeBase):
         datetime: DateTime(timezone=True),
         Json: JSON,
         list[str]: JSON,
+        list[float]: JSON,
     }
 
 
@@ -159,6 +160,60 @@ class Model(Base):
     threshold: Mapped[float]
     metrics: Mapped[Json]
     path: Mapped[str] = mapped_column(Text)
+
+
+class Look(Base):
+    """A study whose models were measured on the test rows of its dataset: a look at that span.
+
+    ``n_models`` is the sum of ``num_models`` over its trials, ``cuts`` the scores at which flagged
+    orders were counted.
+    """
+
+    __tablename__ = "test_looks"
+
+    study_id: Mapped[str] = mapped_column(ForeignKey("tuning_studies.id"), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    instrument: Mapped[str] = mapped_column(index=True)
+    recording_id: Mapped[str] = mapped_column(index=True)
+    from_ns: Mapped[int]
+    to_ns: Mapped[int]
+    n_trials: Mapped[int]
+    n_models: Mapped[int]
+    cuts: Mapped[list[float]]
+
+
+class Gate(Base):
+    """What the gate said of a model: promote, hold or reject, with every number and reason."""
+
+    __tablename__ = "gates"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    strategy: Mapped[str]
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    champion_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
+    verdict: Mapped[str]  # promote | hold | reject
+    reasons: Mapped[list[str]]
+    report: Mapped[Json]
+
+
+class Reign(Base):
+    """A span of time in which a model was the champion of a strategy, and why it became it.
+
+    The primary key lets one of two promotions at once through, and no more.
+    """
+
+    __tablename__ = "reigns"
+
+    strategy: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    from_at: Mapped[datetime]
+    to_at: Mapped[datetime | None]
+    how: Mapped[str]  # gate | hand | forced | rollback
+    why: Mapped[str] = mapped_column(Text)
+    gate_id: Mapped[str | None] = mapped_column(ForeignKey("gates.id"))
+    restores: Mapped[int | None]  # number of the reign that a rollback brought back
 
 
 class Deployment(Base):

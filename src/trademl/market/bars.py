@@ -25,7 +25,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trademl.errors import DataError
+from trademl.errors import ConfigError, DataError
+from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.fills import (
     CENSORED,
@@ -42,6 +43,7 @@ from trademl.market.fills import (
     market_exit_price,
     round_trip_fees,
 )
+from trademl.market.friction import friction_of
 from trademl.market.orders import Orders, Transactions
 from trademl.market.pyramid import build_pyramid, first_outside
 
@@ -70,6 +72,10 @@ class Bars:
 
     def __len__(self) -> int:
         return len(self.ts_open)
+
+    def slice(self, start: int, stop: int) -> Bars:
+        """Return bars ``start`` to ``stop`` (exclusive) as views."""
+        return Bars(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ def settle_on_bars(bars: Bars, orders: Orders, costs: Costs) -> BarTransactions:
 
     Raises
     ------
+    ConfigError
+        If the costs need quotes: volatility, impact, financing, another spread.
     DataError
         If a bar contradicts itself or the one before, or an order lies outside the recording or
         has a barrier that is not positive.
@@ -122,8 +130,11 @@ def settle_on_bars(bars: Bars, orders: Orders, costs: Costs) -> BarTransactions:
     -----
     Causal: a round trip reads bars from its decision to its exit and none after.
     """
+    _refuse_costs_of_quotes(costs)
     check_bars(bars)
     check_orders(len(bars), orders, of="bar")
+    # Columns of a file are read-only, which is another type to the compiler; both sides need one.
+    bars = Bars(*(np.require(getattr(bars, f.name), requirements=["C", "W"]) for f in fields(bars)))
     n = len(orders)
     index_N2, price_N2 = np.empty((n, 2), np.int64), np.empty((n, 2))
     reason_N, is_ambiguous_N = np.empty(n, np.int8), np.empty(n, np.bool_)
@@ -132,7 +143,7 @@ def settle_on_bars(bars: Bars, orders: Orders, costs: Costs) -> BarTransactions:
         build_pyramid(bars.low, bars.high),
         build_pyramid(bars.low + bars.spread, bars.high + bars.spread),
         tuple(getattr(orders, field.name) for field in fields(orders)),
-        (costs.slippage, costs.latency_ns, costs.take_profit_is_market),
+        friction_of(costs),
         index_N2,
         price_N2,
         reason_N,
@@ -140,10 +151,19 @@ def settle_on_bars(bars: Bars, orders: Orders, costs: Costs) -> BarTransactions:
     )
     entry_N, exit_N = np.ascontiguousarray(price_N2.T)
     fees = round_trip_fees(entry_N, exit_N, costs)
-    pnl = (exit_N - entry_N) * orders.side - fees
+    pnl = (exit_N - entry_N) * orders.side * costs.multiplier - fees
     entered_N, left_N = np.ascontiguousarray(index_N2.T)
     done = Transactions(entered_N, entry_N, left_N, exit_N, reason_N, fees, pnl)
     return BarTransactions(done, is_ambiguous_N)
+
+
+def _refuse_costs_of_quotes(costs: Costs) -> None:
+    financed = costs.financing_long_pct or costs.financing_short_pct
+    if costs.needs_volatility or financed or costs.spread_scale != 1:
+        raise ConfigError(
+            "slippage by volatility or impact, financing and another spread are of quotes: settle "
+            "on quotes, or set them to their defaults for bars"
+        )
 
 
 def check_bars(bars: Bars) -> None:
@@ -164,29 +184,28 @@ def check_bars(bars: Bars) -> None:
             raise DataError(f"bar {row} has {shown}; expected {expected}")
 
 
-# Not cached on disk: numba keys a cache by this file alone, and would keep an old fill model.
-@njit(nogil=True)
+@fill_kernel
 def _settle_all(  # type: ignore[no-untyped-def]
     bars, leave_bought, leave_sold, orders, costs, index_N2, price_N2, reason_N, is_ambiguous_N
 ):
     ts_open, ts_close, open_, _, _, _, spread = bars
     decided_at, side, take_profit, stop_loss, time_limit_ns = orders
-    slippage, latency_ns, _ = costs
     end = len(ts_open)
     for n in range(len(side)):
         index_N2[n], price_N2[n] = -1, np.nan
         reason_N[n], is_ambiguous_N[n] = CENSORED, False
-        sent_at = later(ts_close[decided_at[n]], latency_ns)
+        sent_at = later(ts_close[decided_at[n]], costs.seen_ns)
         first = first_at_or_after(ts_open, decided_at[n] + 1, sent_at)
         if first == end:
             continue
         index_N2[n, 0] = first
+        slippage = _slippage(costs, spread[first])
         entry = entry_price(side[n], open_[first], open_[first] + spread[first], slippage)
         price_N2[n, 0] = entry
         position = (side[n], entry, take_profit[n], stop_loss[n])
         lower, upper = band(*position)
         touched = first_outside(leave_bought if side[n] > 0 else leave_sold, first, lower, upper)
-        arrives_at = later(later(ts_open[first], time_limit_ns[n]), latency_ns)
+        arrives_at = later(later(ts_open[first], time_limit_ns[n]), costs.latency_ns)
         exit_, is_ambiguous_N[n] = _leave(bars, position, first, touched, arrives_at, costs)
         index_N2[n, 1], price_N2[n, 1], reason_N[n] = exit_
 
@@ -199,21 +218,20 @@ def _leave(bars, position, first, touched, arrives_at, costs):  # type: ignore[n
     happens before its close.
     """
     ts_open, ts_close = bars[0], bars[1]
-    slippage, latency_ns, take_profit_is_market = costs
     side = position[0]
     time_exit = _first_point(bars, 2 * first + 1, arrives_at)
     point, reason, is_ambiguous = _barrier(bars, position, first, touched)
     if point > time_exit or touched == len(ts_open):
-        return _fill(bars, side, time_exit, TIME, slippage), False
+        return _fill(bars, side, time_exit, TIME, costs), False
     limit_price, stop_price = barriers(*position)
-    if reason == TAKE_PROFIT and not take_profit_is_market:
+    if reason == TAKE_PROFIT and not costs.take_profit_is_market:
         return (touched, limit_price, reason), is_ambiguous
-    if point % 2 and latency_ns == 0:
+    if point % 2 and costs.seen_ns == 0:
         price = stop_price if reason == STOP_LOSS else limit_price
-        return (touched, price - side * slippage, reason), is_ambiguous
+        return (touched, price - side * _slippage(costs, bars[6][touched]), reason), is_ambiguous
     seen_at = ts_close[touched] if point % 2 else ts_open[touched]
-    filled = _first_point(bars, point, min(arrives_at, later(seen_at, latency_ns)))
-    return _fill(bars, side, filled, reason, slippage), is_ambiguous
+    filled = _first_point(bars, point, min(arrives_at, later(seen_at, costs.seen_ns)))
+    return _fill(bars, side, filled, reason, costs), is_ambiguous
 
 
 @njit(nogil=True)
@@ -246,11 +264,16 @@ def _first_point(bars, point, moment):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _fill(bars, side, point, reason, slippage):  # type: ignore[no-untyped-def]
+def _slippage(costs, spread):  # type: ignore[no-untyped-def]
+    return costs.slippage + costs.slippage_spreads * spread
+
+
+@njit(nogil=True)
+def _fill(bars, side, point, reason, costs):  # type: ignore[no-untyped-def]
     """Return (bar, price, reason) of a market exit at an open or a close."""
     _, _, open_, _, _, close, spread = bars
     k = point // 2
     if k == len(open_):
         return -1, np.nan, CENSORED
     bid = close[k] if point % 2 else open_[k]
-    return k, market_exit_price(side, bid, bid + spread[k], slippage), reason
+    return k, market_exit_price(side, bid, bid + spread[k], _slippage(costs, spread[k])), reason

@@ -9,7 +9,7 @@ Rules
   older one.
 * It enters at the touch (a buy pays the ask) and leaves at the opposite touch (a bought position
   sells at the bid).
-* Market fills (entry, stop, time exit) are worse than the touch by ``slippage``.
+* Market fills (entry, stop, time exit) are worse than the touch by the slippage of `Costs`.
 * A stop is a market order that is sent on the first executable quote at or beyond it, and fills at
   the touch that it then finds: over a gap, or late, that is worse or better than the stop.
 * A take profit is a resting limit: it fills at its own price, never better, without latency. With
@@ -22,6 +22,10 @@ Rules
 * A price within one part in 10^12 of a barrier has reached it, so that decimal prices tie as they
   are printed and not as binary fractions round.
 * A flagged quote neither fills nor triggers anything.
+* Where the recording shows sizes, a quote fills no more than it shows, and nothing where it shows
+  none. Of an entry the rest is cancelled. Of an exit the rest goes on as a market order, also
+  where a take profit was reached; the exit counts when all of it has left, at its mean price.
+* What is decided on a quote is late by ``quote_delay_ms`` too; what the clock decides is not.
 
 In flight
 ---------
@@ -38,6 +42,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,7 +50,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
+from trademl.market.carry import carried_each, financing
 from trademl.market.costs import Costs
+from trademl.market.friction import Tape, friction_of, tape_of
 from trademl.market.orders import ExitReason, Orders, Transactions
 from trademl.market.pyramid import Pyramid, build_pyramid, first_outside_each
 from trademl.market.quotes import Quotes
@@ -56,7 +63,10 @@ STOP_LOSS = int(ExitReason.STOP_LOSS)
 TIME = int(ExitReason.TIME)
 TIE_TOLERANCE = 1e-12  # of the entry price
 END_OF_TIME = 2**63 - 1
+ROUNDING = 1e-12  # of an order: what parts leave of it by rounding is no rest
 ROWS_AT_ONCE = 32_768
+BID_SIZE, ASK_SIZE, VOLATILITY = range(3)  # rows of a tape's book
+BLOCK = 64  # quotes looked at together
 
 
 @njit(cache=True, nogil=True)
@@ -129,75 +139,231 @@ def barrier_reached(
     return STOP_LOSS if is_stop_reached(side, touch, stop_price, slack) else CENSORED
 
 
-@njit(cache=True, nogil=True)
-def next_executable(
-    ts_event: NDArray[np.int64], flags: NDArray[np.uint8], start: int, moment: int
-) -> int:
-    """Return the first executable quote from ``start`` on that is not before ``moment``, or -1."""
+@njit(cache=True, nogil=True, inline="always")
+def slippage_on(bid, ask, book, friction, k, size):  # type: ignore[no-untyped-def]
+    """Return by how much a market order of ``size`` units is worse than the touch of quote k."""
+    worse = friction.slippage + friction.slippage_spreads * (ask[k] - bid[k])
+    if book.shape[1] > 0:
+        multiple = friction.slippage_volatility + friction.impact * np.sqrt(size)
+        worse += multiple * book[VOLATILITY, k]
+    return worse
+
+
+@njit(cache=True, nogil=True, inline="always")
+def shown(book, side, k):  # type: ignore[no-untyped-def]
+    """Return the units that an order of ``side`` finds on quote k: all it wants if not known."""
+    if book.shape[1] == 0:
+        return np.inf
+    return book[ASK_SIZE, k] if side > 0 else book[BID_SIZE, k]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def next_fill(ts, flags, book, start, moment, side):  # type: ignore[no-untyped-def]
+    """Return the first quote from ``start`` on, not before ``moment``, that fills an order, or -1.
+
+    ``side`` is that of the order: +1 buys.
+    """
     for k in range(start, len(flags)):
-        if flags[k] == 0 and ts_event[k] >= moment:
+        if flags[k] == 0 and ts[k] >= moment and shown(book, side, k) > 0:
             return k
     return -1
 
 
+@njit(cache=True, nogil=True, inline="always")
+def fill_entry(bid, ask, book, friction, k, side, size):  # type: ignore[no-untyped-def]
+    """Return the units that a market entry finds on an executable quote, and their price."""
+    filled = min(size, shown(book, side, k))
+    return filled, entry_price(
+        side, bid[k], ask[k], slippage_on(bid, ask, book, friction, k, filled)
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def leave_at_market(ts, bid, ask, flags, book, friction, side, start, moment, size):  # type: ignore[no-untyped-def]
+    """Return where a market exit is filled for good, and its mean price; (-1, NaN) if never.
+
+    Each executable quote from ``start`` on that is not before ``moment`` fills what it shows.
+    """
+    rest, paid = size, 0.0
+    for k in range(start, len(flags)):
+        if flags[k] != 0 or ts[k] < moment:
+            continue
+        part = min(rest, shown(book, -side, k))
+        if not part > 0:
+            continue
+        worse = slippage_on(bid, ask, book, friction, k, part)
+        price = market_exit_price(side, bid[k], ask[k], worse)
+        if part == size:
+            return k, price
+        rest, paid = rest - part, paid + part * price
+        if not rest > ROUNDING * size:
+            return k, paid / size
+    return -1, np.nan
+
+
+@njit(cache=True, nogil=True, inline="always")
+def leave_at_barrier(  # type: ignore[no-untyped-def]
+    ts,
+    bid,
+    ask,
+    flags,
+    book,
+    friction,
+    side,
+    k,
+    reason,
+    limit_price,
+    clock_ns,
+    size,
+):
+    """Return where a position leaves whose barrier is reached on quote k, and its mean price.
+
+    ``clock_ns`` is when the time exit arrives.
+    """
+    arrives_at = min(clock_ns, later(ts[k], friction.seen_ns))
+    if reason != TAKE_PROFIT or friction.take_profit_is_market:
+        return leave_at_market(ts, bid, ask, flags, book, friction, side, k, arrives_at, size)
+    part = min(size, shown(book, -side, k))
+    if part == size:
+        return k, limit_price
+    last, price = leave_at_market(
+        ts, bid, ask, flags, book, friction, side, k + 1, arrives_at, size - part
+    )
+    return last, (part * limit_price + (size - part) * price) / size
+
+
 @njit(cache=True, nogil=True)
-def settle_one(
-    ts_event: NDArray[np.int64],
-    bid: NDArray[np.float64],
-    ask: NDArray[np.float64],
-    flags: NDArray[np.uint8],
-    decided_at: int,
-    side: int,
-    take_profit: float,
-    stop_loss: float,
-    time_limit_ns: int,
-    slippage: float,
-    latency_ns: int,
-    take_profit_is_market: bool,
-) -> tuple[int, float, int, float, int]:
+def settle_one(  # type: ignore[no-untyped-def]
+    ts,
+    bid,
+    ask,
+    flags,
+    book,
+    friction,
+    decided_at,
+    side,
+    take_profit,
+    stop_loss,
+    time_limit_ns,
+    size,
+):
     """Carry one order from entry to exit, quote by quote.
 
     Parameters
     ----------
-    ts_event, bid, ask, flags : ndarray of shape (P,)
-        The recording, as in `Quotes`.
+    ts, bid, ask, flags, book, friction
+        The recording as a `Tape`, and its costs as `Friction`.
     decided_at : int
         Index of the quote on which the order is decided.
     time_limit_ns : int
         Longest life of the position after its entry.
-    slippage, latency_ns, take_profit_is_market
-        As in `Costs`.
+    size : float
+        Units wanted.
 
     Returns
     -------
     tuple
-        (entry_index, entry_price, exit_index, exit_price, reason); -1 and NaN where the
+        (entry_index, entry_price, exit_index, exit_price, reason, units); -1 and NaN where the
         recording ended before.
 
     Notes
     -----
     Causal: reads quotes from the decision to the exit and none after.
     """
-    first = next_executable(ts_event, flags, decided_at, later(ts_event[decided_at], latency_ns))
+    decided_ns = later(ts[decided_at], friction.seen_ns)
+    first = next_fill(ts, flags, book, decided_at, decided_ns, side)
     if first < 0:
-        return -1, np.nan, -1, np.nan, CENSORED
-    entry = entry_price(side, bid[first], ask[first], slippage)
-    arrives_at = later(later(ts_event[first], time_limit_ns), latency_ns)
+        return -1, np.nan, -1, np.nan, CENSORED, 0.0
+    units, entry = fill_entry(bid, ask, book, friction, first, side, size)
+    clock_ns = later(later(ts[first], time_limit_ns), friction.latency_ns)
+    last, price, reason = leave_from(
+        ts,
+        bid,
+        ask,
+        flags,
+        book,
+        friction,
+        first,
+        side,
+        entry,
+        take_profit,
+        stop_loss,
+        clock_ns,
+        first,
+        units,
+    )
+    return first, entry, last, price, reason, units
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _first_executable_outside(
+    touch: NDArray[np.float64],
+    flags: NDArray[np.uint8],
+    start: int,
+    stop: int,
+    lower: float,
+    upper: float,
+) -> int:
+    """Return the first executable quote outside a band, or ``stop``; looks at many at a time."""
+    k = start
+    while k < stop:
+        while k + BLOCK <= stop:
+            n_outside = np.int64(0)
+            for j in range(BLOCK):  # counted, not searched: so it is compiled to vector compares
+                price = touch[np.uint64(k + j)]
+                n_outside += np.int64(price <= lower) + np.int64(price >= upper)
+            if n_outside > 0:
+                break
+            k += BLOCK
+        for j in range(k, min(k + BLOCK, stop)):
+            if flags[j] == 0 and (touch[j] <= lower or touch[j] >= upper):
+                return j
+        k = min(k + BLOCK, stop)
+    return stop
+
+
+@njit(cache=True, nogil=True, inline="always")
+def leave_from(  # type: ignore[no-untyped-def]
+    ts,
+    bid,
+    ask,
+    flags,
+    book,
+    friction,
+    entered,
+    side,
+    entry,
+    take_profit,
+    stop_loss,
+    clock_ns,
+    clock_from,
+    units,
+):
+    """Return (exit_index, exit_price, reason) of a position that was entered on a quote.
+
+    ``clock_ns`` is when its time exit arrives; it fills on quote ``clock_from`` or later.
+    """
+    lower, upper = band(side, entry, take_profit, stop_loss)
+    touch, end = bid if side > 0 else ask, len(flags)
+    due = first_at_or_after(ts, max(entered + 1, clock_from), clock_ns)
+    while due < end and flags[due] != 0:
+        due += 1
+    k = _first_executable_outside(touch, flags, entered + 1, min(due + 1, end), lower, upper)
     reason = CENSORED
-    for k in range(first + 1, len(flags)):
-        if flags[k] != 0:
-            continue
-        if reason == CENSORED:
-            touch = exit_touch(side, bid[k], ask[k])
-            reason = barrier_reached(side, touch, entry, take_profit, stop_loss)
-            if reason == TAKE_PROFIT and not take_profit_is_market:
-                return first, entry, k, barriers(side, entry, take_profit, stop_loss)[0], reason
-            if reason != CENSORED:
-                arrives_at = min(arrives_at, later(ts_event[k], latency_ns))
-        if ts_event[k] >= arrives_at:
-            price = market_exit_price(side, bid[k], ask[k], slippage)
-            return first, entry, k, price, TIME if reason == CENSORED else reason
-    return first, entry, -1, np.nan, CENSORED
+    if k <= due and k < end:
+        reason = barrier_reached(side, touch[k], entry, take_profit, stop_loss)
+    k = min(k, due)
+    if k == end:
+        return -1, np.nan, CENSORED
+    if reason == CENSORED:
+        last, price = leave_at_market(ts, bid, ask, flags, book, friction, side, k, clock_ns, units)
+        reason = TIME
+    else:
+        limit_price = barriers(side, entry, take_profit, stop_loss)[0]
+        last, price = leave_at_barrier(
+            ts, bid, ask, flags, book, friction, side, k, reason, limit_price, clock_ns, units
+        )
+    return last, price, reason if last >= 0 else CENSORED
 
 
 def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
@@ -231,7 +397,7 @@ def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
     every core.
     """
     check_orders(len(quotes), orders)
-    market, done = _market(quotes, orders), _unsettled(len(orders))
+    market, done = _market(quotes, orders, costs), _unsettled(len(orders))
     starts = range(0, len(orders), ROWS_AT_ONCE)
 
     def work(start: int) -> None:
@@ -240,7 +406,7 @@ def settle(quotes: Quotes, orders: Orders, costs: Costs) -> Transactions:
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(work, starts))
-    return done
+    return _with_carry(quotes, orders, done, costs)
 
 
 class _Market(NamedTuple):
@@ -251,27 +417,29 @@ class _Market(NamedTuple):
     """
 
     ts_P: NDArray[np.int64]
-    ts_E: NDArray[np.int64]
-    bid_E: NDArray[np.float64]
-    ask_E: NDArray[np.float64]
+    tape_E: Tape
     index_E: NDArray[np.int64]
     rank_P: NDArray[np.int64]
     leave_bought: Pyramid
     leave_sold: Pyramid
 
 
-def _market(quotes: Quotes, orders: Orders) -> _Market:
-    index_E = np.flatnonzero(quotes.is_executable)
+def _market(quotes: Quotes, orders: Orders, costs: Costs) -> _Market:
+    tape = tape_of(quotes, costs)
+    index_E = np.flatnonzero(tape.flags == 0)
     is_clean = len(index_E) == len(quotes)
-    kept = slice(None) if is_clean else index_E  # a clean recording is not copied
-    ts_E, bid_E, ask_E = quotes.ts_event[kept], quotes.bid[kept], quotes.ask[kept]
+    if not is_clean:  # a clean recording is not copied
+        tape = tape.take(index_E)
     rank_P = index_E if is_clean else np.cumsum(quotes.is_executable) - quotes.is_executable
     to_sell, to_buy = (
         touch if is_needed else touch[:0]
-        for touch, is_needed in ((bid_E, (orders.side > 0).any()), (ask_E, (orders.side < 0).any()))
+        for touch, is_needed in (
+            (tape.bid, (orders.side > 0).any()),
+            (tape.ask, (orders.side < 0).any()),
+        )
     )
     bought, sold = build_pyramid(to_sell, to_sell), build_pyramid(to_buy, to_buy)
-    return _Market(quotes.ts_event, ts_E, bid_E, ask_E, index_E, rank_P, bought, sold)
+    return _Market(quotes.ts_event, tape, index_E, rank_P, bought, sold)
 
 
 def _unsettled(n: int) -> Transactions:
@@ -282,12 +450,28 @@ def _unsettled(n: int) -> Transactions:
 
 def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactions) -> None:
     """Settle some orders, and write their round trips into ``done``."""
-    n, on_market = len(orders), (market.ts_E, market.bid_E, market.ask_E)
+    n, on_market = len(orders), (*market.tape_E, friction_of(costs))
     side, distances = orders.side, (orders.take_profit, orders.stop_loss)
-    lower_N, upper_N, touched_N = np.empty(n), np.empty(n), np.empty(n, np.int64)
+    lower_N, upper_N, units_N = np.empty(n), np.empty(n), np.empty(n)
+    touched_N = np.empty(n, np.int64)
     decided_ns_N, entered_N = market.ts_P[orders.quote_index], market.rank_P[orders.quote_index]
-    entry_N, late = done.entry_price, (costs.slippage, costs.latency_ns)
-    _enter(*on_market, decided_ns_N, side, *distances, *late, entered_N, entry_N, lower_N, upper_N)
+    entry_N = done.entry_price
+    ts, bid, ask, _, book, friction = on_market
+    _enter(
+        ts,
+        bid,
+        ask,
+        book,
+        friction,
+        decided_ns_N,
+        side,
+        *distances,
+        entered_N,
+        entry_N,
+        units_N,
+        lower_N,
+        upper_N,
+    )
     for pyramid, wanted_N in ((market.leave_bought, side > 0), (market.leave_sold, side < 0)):
         first_outside_each(pyramid, wanted_N, entered_N + 1, lower_N, upper_N, touched_N)
     _leave(
@@ -297,17 +481,25 @@ def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactio
         touched_N,
         side,
         entry_N,
+        units_N,
         *distances,
         orders.time_limit_ns,
-        *late,
-        costs.take_profit_is_market,
         done.entry_index,
         done.exit_index,
         done.exit_price,
         done.reason,
     )
     done.fees[:] = round_trip_fees(entry_N, done.exit_price, costs)
-    done.pnl[:] = (done.exit_price - entry_N) * side - done.fees
+    done.pnl[:] = (done.exit_price - entry_N) * side * costs.multiplier - done.fees
+
+
+def _with_carry(quotes: Quotes, orders: Orders, done: Transactions, costs: Costs) -> Transactions:
+    """Return round trips whose profit counts the nights that they were held."""
+    carry = financing(quotes, costs)
+    if not len(carry.ts):
+        return done
+    entered_ns, left_ns = (quotes.ts_event[index] for index in (done.entry_index, done.exit_index))
+    return replace(done, pnl=done.pnl + carried_each(carry, orders.side, entered_ns, left_ns))
 
 
 @njit(cache=True, nogil=True)
@@ -315,14 +507,15 @@ def _enter(  # type: ignore[no-untyped-def]
     ts,
     bid,
     ask,
+    book,
+    friction,
     decided_ns_N,
     side,
     take_profit,
     stop_loss,
-    slippage,
-    latency_ns,
     entered_N,
     entry_N,
+    units_N,
     lower_N,
     upper_N,
 ):
@@ -331,13 +524,16 @@ def _enter(  # type: ignore[no-untyped-def]
     ``entered_N`` holds the first quote on which each order might enter, and then that on which it
     does.
     """
+    end = len(ts)
     for n in range(len(entered_N)):
-        k = first_at_or_after(ts, entered_N[n], later(decided_ns_N[n], latency_ns))
+        k = first_at_or_after(ts, entered_N[n], later(decided_ns_N[n], friction.seen_ns))
+        while k < end and not shown(book, side[n], k) > 0:
+            k += 1
         entered_N[n] = k
-        if k == len(bid):
+        if k == end:
             entry_N[n], lower_N[n], upper_N[n] = np.nan, -np.inf, np.inf
             continue
-        entry_N[n] = entry_price(side[n], bid[k], ask[k], slippage)
+        units_N[n], entry_N[n] = fill_entry(bid, ask, book, friction, k, side[n], 1.0)
         lower_N[n], upper_N[n] = band(side[n], entry_N[n], take_profit[n], stop_loss[n])
 
 
@@ -346,17 +542,18 @@ def _leave(  # type: ignore[no-untyped-def]
     ts,
     bid,
     ask,
+    flags,
+    book,
+    friction,
     index_E,
     entered_N,
     touched_N,
     side,
     entry_N,
+    units_N,
     take_profit,
     stop_loss,
     time_limit_ns,
-    slippage,
-    latency_ns,
-    take_profit_is_market,
     entry_index_N,
     exit_index_N,
     exit_price_N,
@@ -370,23 +567,36 @@ def _leave(  # type: ignore[no-untyped-def]
         exit_index_N[n], exit_price_N[n], reason_N[n] = -1, np.nan, CENSORED
         if entered == end:
             continue
-        arrives_at = later(later(ts[entered], time_limit_ns[n]), latency_ns)
-        if k > entered + 1 and ts[k - 1] >= arrives_at:  # the time exit filled on an earlier quote
-            k = first_at_or_after(ts, entered + 1, arrives_at)
+        clock_ns = later(later(ts[entered], time_limit_ns[n]), friction.latency_ns)
+        if k > entered + 1 and ts[k - 1] >= clock_ns:  # the time exit fills on an earlier quote
+            k = first_at_or_after(ts, entered + 1, clock_ns)
         if k == end:
             continue
         touch = exit_touch(side[n], bid[k], ask[k])
         reason = barrier_reached(side[n], touch, entry_N[n], take_profit[n], stop_loss[n])
-        if reason == TAKE_PROFIT and not take_profit_is_market:
-            price = barriers(side[n], entry_N[n], take_profit[n], stop_loss[n])[0]
+        if reason == CENSORED:
+            reason = TIME
+            last, price = leave_at_market(
+                ts, bid, ask, flags, book, friction, side[n], k, clock_ns, units_N[n]
+            )
         else:
-            if reason != CENSORED:
-                k = first_at_or_after(ts, k, min(arrives_at, later(ts[k], latency_ns)))
-            if k == end:
-                continue
-            price = market_exit_price(side[n], bid[k], ask[k], slippage)
-        exit_index_N[n], exit_price_N[n] = index_E[k], price
-        reason_N[n] = TIME if reason == CENSORED else reason
+            limit_price = barriers(side[n], entry_N[n], take_profit[n], stop_loss[n])[0]
+            last, price = leave_at_barrier(
+                ts,
+                bid,
+                ask,
+                flags,
+                book,
+                friction,
+                side[n],
+                k,
+                reason,
+                limit_price,
+                clock_ns,
+                units_N[n],
+            )
+        if last >= 0:
+            exit_index_N[n], exit_price_N[n], reason_N[n] = index_E[last], price, reason
 
 
 @njit(cache=True, nogil=True)
@@ -413,7 +623,8 @@ def round_trip_fees(
     entry: NDArray[np.float64], exit_price: NDArray[np.float64], costs: Costs
 ) -> NDArray[np.float64]:
     """Return the fees of both sides, per unit, in quote currency."""
-    return costs.fee_bps * 1e-4 * (entry + exit_price) + 2 * costs.fee_per_unit
+    rate = costs.fee_bps * 1e-4 * costs.multiplier
+    return rate * (entry + exit_price) + 2 * costs.fee_per_unit
 
 
 def check_orders(n_recorded: int, orders: Orders, *, of: str = "quote") -> None:

@@ -92,6 +92,11 @@ def marks_between(
     array([0, 5, 0], dtype=uint8)
     """
     found_N = np.zeros(len(first_N), np.uint8)
+    if not len(first_N):
+        return found_N
+    start = int(first_N.min())
+    marks_P = marks_P[start : max(int(last_N.max()) + 1, int(first_N.max()))]
+    first_N, last_N = first_N - start, last_N - start
     for flag in QuoteFlag:
         n_before = np.concatenate(([0], np.cumsum((marks_P & flag) != 0)))
         touched_N = n_before[np.maximum(last_N + 1, first_N)] > n_before[first_N]

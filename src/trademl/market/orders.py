@@ -20,12 +20,16 @@ class Side(IntEnum):
 
 
 class ExitReason(IntEnum):
-    """Why a round trip ended; CENSORED means that the recording ended first."""
+    """Why a round trip ended.
+
+    CENSORED means that the recording ended first, SIGNAL that the strategy wanted out.
+    """
 
     CENSORED = 0
     TAKE_PROFIT = 1
     STOP_LOSS = 2
     TIME = 3
+    SIGNAL = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,10 @@ class Quotes:
         The venue's word for each quote, None where it gave none.
     market_delay_s : ndarray of float64, optional
         The delay that the venue declares, NaN where it declares none.
+    bid_size, ask_size : ndarray of float64, optional
+        Units shown at the touch; nothing fills on a side that shows 0.
+    volatility : ndarray of float64, optional
+        Volatility of one second as known on each quote: see `market.friction`.
     """
 
     ts_event: NDArray[np.int64]
@@ -63,6 +67,9 @@ class Quotes:
     flags: NDArray[np.uint8]
     market_state: NDArray[np.object_] | None = None
     market_delay_s: NDArray[np.float64] | None = None
+    bid_size: NDArray[np.float64] | None = None
+    ask_size: NDArray[np.float64] | None = None
+    volatility: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ts_event)

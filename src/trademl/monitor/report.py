@@ -63,6 +63,7 @@ def render(result: Mapping[str, Mapping[str, Any]], store: ArtifactStore) -> str
         backtest=backtest,
         evaluation=evaluation,
         selected=result["selected"],
+        gate=result["gate"],
         dataset=result["dataset"],
         batch=result["batch"],
     )

@@ -8,6 +8,7 @@ from trademl.errors import StoreError
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
 from trademl.pipeline.workspace import Workspace
+from trademl.train.verdicts import gate_entry
 
 _ARTIFACTS = ("batch", "dataset", "tuning", "selected", "evaluation", "backtest")
 
@@ -30,6 +31,10 @@ def report_last_run(workspace: Workspace) -> Path:
         else {"id": None}
         for name in _ARTIFACTS
     }
+    gate = workspace.ledger.get(tables.Gate, ids["gate"])
+    if gate is None:
+        raise StoreError(f"the ledger has lost the verdict {ids['gate']}: run trademl run")
+    result["gate"] = gate_entry(gate)
     deployment = workspace.ledger.get(tables.Deployment, ids["deployment"] or "")
     result["deployment"] = {
         "id": ids["deployment"],

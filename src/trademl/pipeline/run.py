@@ -27,6 +27,9 @@ from trademl.serve.predictions import predict_dataset, read_scores
 from trademl.store.artifacts import Artifact
 from trademl.train.evaluations import evaluate_model
 from trademl.train.jobs import select_model, tune_dataset
+from trademl.train.proof import check_proof
+from trademl.train.registry import champion, promote
+from trademl.train.verdicts import gate_entry, gate_model
 
 Result = dict[str, dict[str, Any]]
 
@@ -37,10 +40,11 @@ def run(strategy: Strategy, workspace: Workspace, *, progress: Progress | None =
     Returns
     -------
     dict
-        One entry for each of ``batch``, ``dataset``, ``tuning``, ``selected``, ``deployment``,
-        ``evaluation``, ``backtest``, ``report`` and ``ledger``, each with its ``id`` (a path for
-        the last two). Where every trial was refused and ``serving.shadow_refused`` is off, the
-        champion stays: ``deployment``, ``evaluation`` and ``backtest`` have the id None.
+        One entry for each of ``batch``, ``dataset``, ``tuning``, ``selected``, ``gate``,
+        ``deployment``, ``evaluation``, ``backtest``, ``report`` and ``ledger``, each with its
+        ``id`` (a path for the last two). Where the gate did not say promote and
+        ``serving.shadow_refused`` is off, the champion stays: ``deployment``, ``evaluation`` and
+        ``backtest`` have the id None.
 
     Raises
     ------
@@ -90,7 +94,14 @@ def _run_steps(
     model = select_model(study, strategy.selection, store, ledger, seed=seed)
     progress.done(_made(model, began, str(model.metrics["verdict"])))
     result["selected"] = _entry(model)
-    if model.metrics["status"] == "accepted" or strategy.serving.shadow_refused:
+    gate = gate_model(
+        model, strategy.name, strategy.gate, store, ledger, seed=seed, progress=progress
+    )
+    result["gate"] = gate_entry(gate)
+    if gate.verdict == "promote":
+        check_proof(model, store, ledger)
+        promote(ledger, strategy.name, model.id, how="gate")
+    if champion(ledger, strategy.name) == model.id or strategy.serving.shadow_refused:
         _serve_and_trade(strategy, workspace, model, dataset, result, progress)
     else:
         result |= {name: {"id": None} for name in ("deployment", "evaluation", "backtest")}
@@ -148,6 +159,8 @@ def _serve_and_trade(
             ledger,
             score_N=score_N,
             deployment_id=deployment.id,
+            config=strategy.backtest,
+            seed=strategy.seed,
             progress=progress,
         )
     )

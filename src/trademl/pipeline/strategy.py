@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 
 from trademl.aws.settings import AwsConfig
+from trademl.backtest.settings import BacktestConfig
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
 from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sessions import session_days
 from trademl.ingest.sources import FeedConfig
-from trademl.market.costs import Costs
+from trademl.market.costs import Costs, realistic_costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
+from trademl.train.gate import GateConfig
+from trademl.train.network_config import NetworkConfig, NetworkTraining
+from trademl.train.parallel.distribution import parse_distribution
 from trademl.train.search_space import parse_tuning_config
 from trademl.train.selection import SelectionFloors
 
@@ -36,22 +40,29 @@ class Strategy:
         Makes tuning, training and selection repeatable.
     tuning : mapping
         The tuning job as SageMaker's JSON: see `trademl.train.search_space`.
+    distribution : mapping or str
+        How the network's training is divided: see `trademl.train.parallel.distribution`.
     """
 
     name: str = "default"
     seed: int = 7
     feed: FeedConfig = field(default_factory=FeedConfig)
     orders: OrderBotConfig = field(default_factory=OrderBotConfig)
-    costs: Costs = field(default_factory=Costs)
+    costs: Costs = field(default_factory=realistic_costs)
     health: HealthConfig = field(default_factory=HealthConfig)
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     split: SplitConfig = field(default_factory=SplitConfig)
     selection: SelectionFloors = field(default_factory=SelectionFloors)
+    gate: GateConfig = field(default_factory=GateConfig)
+    backtest: BacktestConfig = field(default_factory=BacktestConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
     aws: AwsConfig = field(default_factory=AwsConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: NetworkTraining = field(default_factory=NetworkTraining)
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    distribution: Mapping[str, Any] | str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
@@ -64,9 +75,10 @@ def check_strategy(strategy: Strategy) -> None:
     Raises
     ------
     ConfigError
-        If the tuning job is refused or made for another number of columns, or the session's
-        opening or time zone cannot be understood.
+        If the tuning job or the distribution is refused, the job is made for another number of
+        columns, or the session's opening or time zone cannot be understood.
     """
+    parse_distribution(strategy.distribution)
     static = parse_tuning_config(strategy.tuning).static
     given, found = static.get("feature_dim", "auto"), strategy.features.feature_dim
     if given not in ("auto", str(found)):

@@ -20,6 +20,7 @@ from trademl.store.identity import artifact_id
 from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import load_binary_model
 from trademl.train.proof import check_proof
+from trademl.train.registry import strategies_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class ServingConfig:
     endpoint : str
         Name under which models replace each other.
     shadow_refused : bool
-        Deploy the best refused model in shadow mode where every trial was refused.
+        Deploy in shadow mode the model of a run that was refused, or that the gate did not promote.
     """
 
     endpoint: str = "default"
@@ -41,7 +42,7 @@ class ServingConfig:
 def deploy(
     model: Artifact, endpoint: str, store: ArtifactStore, ledger: Ledger
 ) -> tables.Deployment:
-    """Put a model behind an endpoint: live if it was accepted, in shadow mode if refused.
+    """Put a model behind an endpoint: live if it is a strategy's champion, else in shadow mode.
 
     A model whose dataset was not proven free of look-ahead is not deployed, nor is one whose
     scaler was not fitted on its training rows. The model that was in the same mode before is
@@ -53,7 +54,7 @@ def deploy(
         If the proof is missing or failed.
     """
     check_proof(model, store, ledger)
-    mode: Mode = "live" if model.metrics["status"] == "accepted" else "shadow"
+    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
     now = datetime.now(UTC)
     with ledger.session() as session:
         history = list(

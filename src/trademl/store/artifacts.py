@@ -137,12 +137,53 @@ class ArtifactStore:
             yield draft
             self._publish(draft, parents, parameters)
 
+    def adopt(self, folder: Path) -> Artifact:
+        """Take in the artifact that a folder elsewhere holds; one that is here already is kept.
+
+        Its files are linked, so that they cost no room and stay when the folder goes; where it
+        lies on another disk they are copied.
+
+        Raises
+        ------
+        StoreError
+            If the folder holds no artifact, or a file is not the one that its manifest lists.
+        """
+        found = get_artifact(folder)
+        if (known := self.find(found.id)) is not None:
+            return known
+        draft = Draft(found.id, self.root / ".drafts" / found.id)
+        with storage_errors(self.root):
+            shutil.rmtree(draft.path, ignore_errors=True)
+            for name, entry in found.manifest["files"].items():
+                if digest_file(folder / name) != entry["sha256"]:
+                    raise StoreError(
+                        f"{folder / name} is not the file that its manifest lists: it was changed "
+                        f"or damaged; delete {folder} and make it again"
+                    )
+                _link(folder / name, draft.path / name)
+            write_atomically(draft.path / MANIFEST, (folder / MANIFEST).read_bytes())
+            self._place(draft)
+        return self.get(found.id)
+
     def _publish(self, draft: Draft, parents: list[str], parameters: Mapping[str, Any]) -> None:
         _write_manifest(draft, parents, parameters)
+        self._place(draft)
+
+    def _place(self, draft: Draft) -> None:
         target = self.root / _kind(draft.id) / draft.id
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(target, ignore_errors=True)  # a folder without a manifest was never published
         draft.path.rename(target)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(source, target)
 
 
 @contextmanager

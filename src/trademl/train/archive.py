@@ -6,7 +6,6 @@ that claims to be larger than any model fills the memory.
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import tarfile
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import StoreError
+from trademl.train.model_archive import pack as pack_members
 
 DOCUMENT = "model.json"
 LARGEST_BYTES = 1 << 30  # of all members together, unpacked
@@ -32,13 +32,7 @@ def pack(document: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float64]])
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(array, dtype=np.float64))
         members[name + _ARRAY_END] = buffer.getvalue()
-    tar_bytes = io.BytesIO()
-    with tarfile.open(fileobj=tar_bytes, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name in sorted(members):
-            entry = tarfile.TarInfo(name)  # owner, mode and time of day at their fixed defaults
-            entry.size = len(members[name])
-            tar.addfile(entry, io.BytesIO(members[name]))
-    return gzip.compress(tar_bytes.getvalue(), compresslevel=6, mtime=0)
+    return pack_members(members)
 
 
 class Members:

@@ -10,7 +10,7 @@ from typing import Any
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import digest_bytes
 from trademl.train.completion import n_idle
-from trademl.train.studies import read_trials
+from trademl.train.studies import read_times, read_trials
 
 _STATUSES = {"out_of_time": "Stopped"}  # how a search ended; anything else is Completed
 _ARN = "arn:trademl:local"
@@ -35,8 +35,8 @@ def describe_tuning_job(study: Artifact) -> dict[str, Any]:
     name = found["name"] or study.id
     statuses = Counter(trial["status"] for trial in trials)
     n_scored = sum(trial["objective"] is not None for trial in trials)
-    began = min(began for began, _ in found["spans"])
-    ended = max(ended for _, ended in found["spans"])
+    times = read_times(study)
+    began, ended = min(began for began, _ in times), max(ended for _, ended in times)
     described = {
         "HyperParameterTuningJobName": name,
         "HyperParameterTuningJobArn": f"{_ARN}:hyper-parameter-tuning-job/{study.id}",
@@ -60,7 +60,7 @@ def describe_tuning_job(study: Artifact) -> dict[str, Any]:
         "TuningJobCompletionDetails": {
             "NumberOfTrainingJobsObjectiveNotImproving": n_idle(read_trials(study))
         },
-        "ConsumedResources": {"RuntimeInSeconds": round(sum(map(_seconds, found["spans"])))},
+        "ConsumedResources": {"RuntimeInSeconds": round(sum(map(_seconds, times)))},
     }
     if best := found["overall_best"]:
         described["OverallBestTrainingJob"] = _summary(
@@ -97,7 +97,7 @@ def training_job_summary(study: Artifact, trial: Mapping[str, Any]) -> dict[str,
     """Return one trial of a search in the shape of ``HyperParameterTrainingJobSummary``."""
     found = study.metrics
     summary = _summary(trial, found, job_name=found["name"] or study.id, study_id=study.id)
-    began, ended = found["spans"][trial["number"]]
+    began, ended = read_times(study)[trial["number"]]
     return summary | {"CreationTime": began, "TrainingStartTime": began, "TrainingEndTime": ended}
 
 

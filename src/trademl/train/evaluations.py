@@ -13,9 +13,12 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.evaluation import evaluate
 from trademl.train.jobs import MODEL_FILE
+from trademl.train.looks import record_look
 from trademl.train.model import load_binary_model
+from trademl.train.studies import read_trials
 
 FILE = "evaluation.json"
+CUTS = (0.5, 0.75)  # further scores at which flagged orders are counted
 
 
 def evaluate_model(
@@ -32,16 +35,26 @@ def evaluate_model(
     ----------
     score_N : ndarray of float64, shape (N,), optional
         Scores that a server gave; the model is asked directly where left out.
+
+    Notes
+    -----
+    Measuring on test rows is a look at them, which is kept and makes the gate stricter.
     """
     dataset = store.get(model.manifest["parents"][1])
     rows = load_split(dataset, split)
+    if split == "test":
+        study = store.get(model.manifest["parents"][0])
+        cuts = [model.metrics["threshold"], *CUTS]
+        record_look(study, read_trials(study), rows, ledger, cuts=cuts)
     if score_N is None:
         scored = load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND)
         score_N = scored.astype(np.float64)
     inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
     identity = artifact_id("evaluation", inputs, {"split": split})
     if (evaluation := store.find(identity)) is None:
-        report = evaluate(rows.label_N, score_N, rows.pnl_N, threshold=model.metrics["threshold"])
+        report = evaluate(
+            rows.label_N, score_N, rows.pnl_N, threshold=model.metrics["threshold"], cuts=CUTS
+        )
         with store.create(
             identity, parents=[model.id, dataset.id], parameters={"split": split}
         ) as draft:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from trademl.errors import ConfigError, StoreError, require_extra
 from trademl.etl.dataset import load_split
 from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
-from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
+from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+from trademl.train.looks import record_look
 from trademl.train.model import save_model
 from trademl.train.parents import find_parents
 from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
-from trademl.train.studies import read_trials, search_metrics, study_metrics
+from trademl.train.studies import read_trials, search_metrics, study_metrics, write_times
 
 MODEL_FILE = "model.tar.gz"
 
@@ -82,11 +82,16 @@ def tune_dataset(
                 parents=parents,
             )
             draft.metrics.update(search_metrics(search, config, parents, study_id=identity))
+            write_times(search, draft.path)
         study = store.get(identity)
     else:
         progress.step("tune")
         progress.done(f"kept {study.id}")
     record_study(study, ledger)
+    if _reads_test(config):
+        own_threshold = [0.5]  # one cut for each trial, wherever it lies
+        test = load_split(dataset, "test")
+        record_look(study, read_trials(study), test, ledger, cuts=own_threshold)
     return study
 
 
@@ -153,30 +158,12 @@ def select_model(
         validation = load_split(dataset, "validation")
         with store.create(identity, parents=[study.id, dataset.id], parameters=parameters) as draft:
             selection = select(read_trials(study), validation, floors, seed=seed)
-            save_model(selection.model(), draft.path / MODEL_FILE)
+            chosen = replace(selection.model(), parents=(study.id, dataset.id))
+            save_model(chosen, draft.path / MODEL_FILE)
             draft.metrics.update(_verdict(selection))
         model = store.get(identity)
     _record_model(model, study, dataset, ledger)
     return model
-
-
-def find_dataset(store: ArtifactStore, named: str | None) -> Artifact:
-    """Return a dataset of a workspace by its id or its folder, or the newest where None.
-
-    Raises
-    ------
-    StoreError
-        If there is none, or the folder holds a dataset that is not in the workspace.
-    """
-    if named is None or not Path(named).is_dir():
-        return store.newest("dataset", named)
-    found = get_artifact(Path(named))
-    if (dataset := store.find(found.id)) is None:
-        raise StoreError(
-            f"{named} holds {found.id}, which is not in this workspace: name the workspace that "
-            "has it with --workspace, or build it here with trademl features build"
-        )
-    return dataset
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
@@ -217,6 +204,7 @@ def _verdict(selection: Selection) -> dict[str, Any]:
         "trial": chosen.trial.number,
         "threshold": model.threshold,
         "trial_metrics": dict(chosen.trial.metrics),
+        "overfitting": asdict(selection.overfitting) if selection.overfitting else None,
         "judgements": [_judgement(j) for j in selection.judgements],
     }
 

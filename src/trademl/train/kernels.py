@@ -80,24 +80,20 @@ def run_batches(
         first_KP and second_KP float32 (weights, moments) and loss_M float64, to which the plain
         losses of the rows are added: every row weighs 1, penalties are left out.
     """
-    x_NP, target_N, group_N = rows
     settings_M, weight_MG, theta_KP, first_KP, second_KP, loss_M = models
-    n_rows_K, n_columns = theta_KP.shape
-    z_KB = np.zeros((n_rows_K, BLOCK), np.float32)
-    gradient_KP = np.empty((n_rows_K, n_columns), np.float32)
+    gradient_KP = np.empty_like(theta_KP)
     for start in range(0, len(order_N), batch):
-        end = min(start + batch, len(order_N))
+        rows_N = order_N[start : min(start + batch, len(order_N))]
         gradient_KP[:] = np.float32(0.0)
-        for at in range(start, end, BLOCK):
-            rows_B = order_N[at : min(at + BLOCK, end)]
-            forward(x_NP, rows_B, theta_KP, z_KB)
-            for m in range(len(settings_M)):
-                z_CB = z_KB[m * n_outputs : (m + 1) * n_outputs]
-                loss_M[m] += _residuals(
-                    settings_M[m], weight_MG[m], target_N, group_N, rows_B, z_CB, end - start
-                )
-            backward(x_NP, rows_B, z_KB, gradient_KP)
-        for k in range(n_rows_K):
+        add_gradients(
+            rows,
+            rows_N,
+            len(rows_N),
+            n_outputs,
+            (settings_M, weight_MG, theta_KP, loss_M),
+            gradient_KP,
+        )
+        for k in range(len(theta_KP)):
             _update(
                 settings_M[k // n_outputs],
                 gradient_KP[k],
@@ -108,6 +104,33 @@ def run_batches(
             )
         n_steps += 1
     return n_steps
+
+
+@compiled
+def add_gradients(
+    rows: tuple[NDArray[Any], ...],
+    rows_N: NDArray[np.int64],
+    n_batch: int,
+    n_outputs: int,
+    models: tuple[NDArray[Any], ...],
+    gradient_KP: NDArray[np.float32],
+) -> None:
+    """Add to ``gradient_KP`` what some of a batch's ``n_batch`` rows contribute, without penalties.
+
+    ``rows`` and ``models`` (without the moments) are those of `run_batches`.
+    """
+    x_NP, target_N, group_N = rows
+    settings_M, weight_MG, theta_KP, loss_M = models
+    z_KB = np.zeros((len(theta_KP), BLOCK), np.float32)
+    for at in range(0, len(rows_N), BLOCK):
+        rows_B = rows_N[at : min(at + BLOCK, len(rows_N))]
+        forward(x_NP, rows_B, theta_KP, z_KB)
+        for m in range(len(settings_M)):
+            z_CB = z_KB[m * n_outputs : (m + 1) * n_outputs]
+            loss_M[m] += _residuals(
+                settings_M[m], weight_MG[m], target_N, group_N, rows_B, z_CB, n_batch
+            )
+        backward(x_NP, rows_B, z_KB, gradient_KP)
 
 
 @compiled

@@ -135,26 +135,10 @@ def fit_together(
     keys = {pass_key(parameters) for parameters in candidates}
     if len(keys) != 1:
         raise ConfigError(f"{len(candidates)} candidates with {len(keys)} pass keys, expected one")
-    names = tuple(columns) or tuple(f"x{i}" for i in range(train.features_ND.shape[1]))
-    splits = {"train": train} | ({"validation": validation} if validation is not None else {})
-    splits |= {"test": test} if test is not None else {}
-    for parameters in candidates:
-        check_inputs(splits, parameters, names)
-    expanded = [expand(c, p, train.label_N, seed=seed) for c, p in enumerate(candidates)]
-    first = candidates[0]
+    listeners = Listeners(progress or Silent(), observer, checkpoint, should_stop or _never)
     with Threads() as threads:
-        training = Training(
-            train,
-            validation,
-            candidates,
-            [member for members in expanded for member in members],
-            (
-                fit_scaler(train.features_ND, first, seed=seed),
-                fit_label_scaler(train.label_N, first, seed=seed),
-            ),
-            Listeners(progress or Silent(), observer, checkpoint, should_stop or _never),
-            threads,
-            seed=seed,
+        training, splits, names = prepare(
+            train, validation, candidates, listeners, threads, columns=columns, test=test, seed=seed
         )
         is_kept = checkpoint is not None
         training.run(job_identity(train, validation, candidates, seed=seed) if is_kept else "")
@@ -167,3 +151,38 @@ def fit_together(
 
 def _never() -> bool:
     return False
+
+
+SILENT = Listeners(Silent(), None, None, _never)
+
+
+def prepare(
+    train: Split,
+    validation: Split | None,
+    candidates: Sequence[LinearLearnerParameters],
+    listeners: Listeners,
+    threads: Threads,
+    *,
+    columns: Sequence[str],
+    test: Split | None,
+    seed: int,
+) -> tuple[Training, dict[str, Split], tuple[str, ...]]:
+    """Check everything, and return training at its start, the splits by name, and the columns."""
+    names = tuple(columns) or tuple(f"x{i}" for i in range(train.features_ND.shape[1]))
+    given = {"train": train, "validation": validation, "test": test}
+    splits = {name: split for name, split in given.items() if split is not None}
+    for parameters in candidates:
+        check_inputs(splits, parameters, names)
+    members = [
+        member
+        for c, parameters in enumerate(candidates)
+        for member in expand(c, parameters, train.label_N, seed=seed)
+    ]
+    scalers = (
+        fit_scaler(train.features_ND, candidates[0], seed=seed),
+        fit_label_scaler(train.label_N, candidates[0], seed=seed),
+    )
+    training = Training(
+        train, validation, candidates, members, scalers, listeners, threads, seed=seed
+    )
+    return training, splits, names

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -94,8 +93,3 @@ class Checkpoint(Protocol):
 
     def save(self, state: TrainingState) -> None:
         """Keep a state in place of the one before."""
-
-
-def floats(values: NDArray[np.floating[Any]]) -> tuple[float, ...]:
-    """Return an array's values as Python floats."""
-    return tuple(float(value) for value in values)

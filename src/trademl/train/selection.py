@@ -6,7 +6,7 @@ Shape letters: N validation rows, F flagged ones in order of time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from trademl.errors import DataError, TrainError
 from trademl.etl.dataset import Split
 from trademl.stats.bootstrap import lower_bound_of_mean, overlap_length
+from trademl.stats.overfitting import Overfitting, overfitting
 from trademl.train.determinism import Stream, generator
 from trademl.train.floors import Figures, SelectionFloors, missed_floors
 from trademl.train.metrics import confusion, precision, recall
@@ -39,11 +40,16 @@ NO_EDGE: Verdict = "no edge after costs"
 
 @dataclass(frozen=True)
 class Judgement:
-    """A trial and why it is refused; accepted where there is no reason."""
+    """A trial and why it is refused; accepted where there is no reason.
+
+    ``earned_N`` is what each validation order earned it, in order of time, 0 where it was not
+    flagged out of fold; None where training failed.
+    """
 
     trial: TrialResult
     reasons: tuple[str, ...]
     figures: Figures | None = None
+    earned_N: NDArray[np.float64] | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_accepted(self) -> bool:
@@ -65,12 +71,16 @@ class Selection:
         then the lower number. It may be looked at, not traded.
     judgements : tuple of Judgement
         One per trial, in the trials' order.
+    overfitting : Overfitting or None
+        Whether the trial that is best on one half of validation time is good on the other; None
+        where there are too few trials or rows to tell.
     """
 
     verdict: Verdict
     winner: TrialResult | None
     best_refused: TrialResult | None
     judgements: tuple[Judgement, ...]
+    overfitting: Overfitting | None = None
 
     @property
     def chosen(self) -> Judgement:
@@ -130,15 +140,17 @@ def select(
     n_looks = sum(_epochs(trial) for trial in trained)
     confidence = 1.0 - (1.0 - floors.confidence) / n_looks
     judgements = tuple(judge(trial, validation, floors, confidence, seed) for trial in trials)
+    earned = [j.earned_N for j in judgements if j.earned_N is not None]
+    found = overfitting(np.stack(earned, axis=1))
     accepted = [j.trial for j in judgements if j.is_accepted]
     if accepted:
         winner = max(accepted, key=lambda t: (t.rank, -t.number))
-        return Selection("accepted", winner, None, judgements)
+        return Selection("accepted", winner, None, judgements, found)
     nearest = max(
         (j for j in judgements if j.figures),
         key=lambda j: (-len(j.reasons), j.trial.rank, -j.trial.number),
     )
-    return Selection(NO_EDGE, None, nearest.trial, judgements)
+    return Selection(NO_EDGE, None, nearest.trial, judgements, found)
 
 
 def judge(
@@ -167,8 +179,11 @@ def judge(
         confidence=confidence,
         block_length=block,
     )
+    by_time = np.argsort(validation.as_of_N, kind="stable")
+    earned_N = np.where(honest_N, validation.pnl_N, 0.0)[by_time]
     inherited = tuple(reason for reason in model.reasons if reason != NOT_JUDGED)
-    return Judgement(trial, (*inherited, *missed_floors(figures, floors)), figures)
+    reasons = (*inherited, *missed_floors(figures, floors))
+    return Judgement(trial, reasons, figures, earned_N)
 
 
 def _epochs(trial: TrialResult) -> int:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trademl.store.artifacts import Artifact
+from trademl.errors import StoreError
+from trademl.store.artifacts import Artifact, write_atomically
 from trademl.train.search_space import TuningConfig
 from trademl.train.trials import Objective, TrialResult
 from trademl.train.warm_start import Parent
 
 if TYPE_CHECKING:
     from trademl.train.tuning import Search
+
+TIMES_FILE = "times.json"
 
 
 def study_metrics(
@@ -36,8 +41,8 @@ def search_metrics(
     Returns
     -------
     dict
-        As `study_metrics`; and how the search ended, when each trial began and ended, and the best
-        trial of it and its parents together where they share data and algorithm.
+        As `study_metrics`; and how the search ended, and the best trial of it and its parents
+        together where they share data and algorithm.
     """
     facts = study_metrics(config.objective, search.trials, config.warnings)
     return facts | {
@@ -45,7 +50,6 @@ def search_metrics(
         "strategy": config.strategy,
         "ending": search.ending,
         "tuned": [one.name for one in config.ranges],
-        "spans": [[began.isoformat(), ended.isoformat()] for began, ended in search.spans],
         "overall_best": _overall_best(search, config, parents, study_id),
     }
 
@@ -67,6 +71,27 @@ def read_trials(study: Artifact) -> list[TrialResult]:
         )
         for trial in metrics["trials"]
     ]
+
+
+def write_times(search: Search, folder: Path) -> None:
+    """Write when each trial began and ended, beside the figures, which do not depend on the day."""
+    spans = [[began.isoformat(), ended.isoformat()] for began, ended in search.spans]
+    write_atomically(folder / TIMES_FILE, json.dumps(spans).encode())
+
+
+def read_times(study: Artifact) -> list[tuple[str, str]]:
+    """Return when each trial of a search began and ended, as ISO 8601 texts.
+
+    Raises
+    ------
+    StoreError
+        If the file is damaged, or the study was no search.
+    """
+    path = study.file(TIMES_FILE)
+    try:
+        return [(str(began), str(ended)) for began, ended in json.loads(path.read_bytes())]
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
 
 
 def best_of(trials: Sequence[TrialResult]) -> TrialResult:

@@ -103,7 +103,7 @@ def test_missing_backtrader_says_how_to_install_it(monkeypatch):
 
 
 def test_engine_that_fills_differently_is_caught(monkeypatch):
-    def generous(quotes, signals, costs):
+    def generous(quotes, signals, costs, **options):
         return run_compiled(quotes, signals, Costs())
 
     monkeypatch.setitem(run_module.ENGINES, "backtrader", lambda: generous)

@@ -99,7 +99,7 @@ def test_trades_are_counted(figures):
     assert figures["n_trades"] == 3
     assert figures["hit_rate"] == pytest.approx(2 / 3)
     assert figures["profit_factor"] == 1.5 / 2.5
-    assert figures["exits"] == {"take_profit": 2, "stop_loss": 1, "time": 0}
+    assert figures["exits"] == {"take_profit": 2, "stop_loss": 1, "time": 0, "signal": 0}
 
 
 def test_exposure_is_the_share_of_the_span_in_position(figures):
@@ -133,7 +133,7 @@ def test_no_trades_leave_ratios_undefined():
     figures = performance(bids(100, 101), run_compiled(bids(100, 101), signals_of(), FREE))
 
     undefined = {name for name, value in figures.items() if value is None}
-    assert undefined == {"average_trade", "hit_rate", "profit_factor"}
+    assert undefined == {"average_trade", "hit_rate", "profit_factor", "stopped"}
     assert figures["max_drawdown"] == figures["exposure"] == 0
 
 

@@ -10,6 +10,9 @@ import pytest
 
 import trademl.etl.build as build
 import trademl.etl.chunks as chunks
+import trademl.etl.examined as examined
+import trademl.ingest.batch as ingest_batch
+import trademl.ingest.csv_columns as csv_columns
 from market_cases import make_quotes, random_walk
 from trademl.errors import DataError
 from trademl.etl.dataset import SPLITS
@@ -18,7 +21,7 @@ from trademl.etl.labels import Labelling
 from trademl.etl.recipe import FeatureRecipe, Indicator, Lags
 from trademl.etl.recordio import read_recordio
 from trademl.etl.splits import SplitConfig
-from trademl.ingest.batch import Batch
+from trademl.ingest.batch import Batch, open_batch_files, read_batch_files, write_batch
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
 from trademl.market.health import HealthConfig
@@ -76,6 +79,7 @@ def read_in_pieces(monkeypatch, n_quotes):
     whole = build.spool_quotes
     monkeypatch.setattr(build, "spool_quotes", lambda *a: whole(*a, quotes_per_group=n_quotes))
     monkeypatch.setattr(chunks, "ROWS_AT_ONCE", 40)
+    monkeypatch.setattr(ingest_batch, "ORDERS_AT_ONCE", 7 * n_quotes)
 
 
 @pytest.mark.parametrize("recipe", [PLAIN, RICH, BARS], ids=["plain", "rich", "bars"])
@@ -108,11 +112,12 @@ def test_rows_of_many_groups_are_found(batch, tmp_path, monkeypatch):
     whole = built(tmp_path / "whole", batch, PLAIN)[1]
     for module in (build, chunks):
         monkeypatch.setattr(module, "ROWS_PER_GROUP", 64)
+    monkeypatch.setattr(build, "ORDERS_PER_GROUP", 50)
     read_in_pieces(monkeypatch, 300)
     pieces = built(tmp_path / "pieces", batch, PLAIN)[1]
-    assert pq.read_table(tmp_path / "pieces" / "rows.parquet") == pq.read_table(
-        tmp_path / "whole" / "rows.parquet"
-    )
+    for name in ("rows.parquet", "labels.parquet"):
+        assert pq.read_metadata(tmp_path / "pieces" / name).num_row_groups > 10
+        assert pq.read_table(tmp_path / "pieces" / name) == pq.read_table(tmp_path / "whole" / name)
     for name in SPLITS:
         assert pieces[f"{name}.recordio"] == whole[f"{name}.recordio"]
 
@@ -129,3 +134,41 @@ def test_a_sparse_recording_is_refused_with_its_step(tmp_path):
     sparse = make_batch(quotes, 100)
     with pytest.raises(DataError, match="a quote comes every 60 s"):
         built(tmp_path / "out", sparse, PLAIN)
+
+
+@pytest.mark.parametrize("n_bytes", [1000, 30_000])
+def test_a_file_read_in_pieces_gives_the_files_of_a_batch_in_memory(
+    batch, tmp_path, monkeypatch, n_bytes
+):
+    resolved = batch.transactions.exit_index >= 0
+    assert resolved.all()
+    write_batch(tmp_path, batch, instrument="X", first_seq=40)
+    paths = tmp_path / "prices.csv", tmp_path / "transactions.csv"
+    whole = built(tmp_path / "whole", read_batch_files(*paths), RICH)
+    monkeypatch.setattr(csv_columns, "BLOCK_BYTES", n_bytes)
+    stream = open_batch_files(*paths)
+    assert sum(1 for _ in stream.blocks()) > 4
+    assert built(tmp_path / "pieces", stream, RICH) == whole
+
+
+def test_groups_of_labels_are_those_that_a_table_is_written_in_by_default(batch, tmp_path):
+    built(tmp_path / "whole", batch, PLAIN)
+    path = tmp_path / "whole" / "labels.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata(None), tmp_path / "again", compression="zstd")
+    assert path.read_bytes() == (tmp_path / "again").read_bytes()
+    assert build.ORDERS_PER_GROUP == 1024 * 1024  # pyarrow's own
+
+
+def test_memory_does_not_hold_what_orders_cost(batch, tmp_path, monkeypatch):
+    held, spooled = [], examined.ColumnSpool.append
+
+    def append(spool, columns):
+        held.append(len(columns["pnl"]))
+        spooled(spool, columns)
+
+    monkeypatch.setattr(examined.ColumnSpool, "append", append)
+    read_in_pieces(monkeypatch, 20)
+    built(tmp_path / "pieces", batch, PLAIN)
+    assert max(held) == 140
+    assert sum(held) == len(batch)

@@ -12,6 +12,7 @@ from trademl.errors import ConfigError, DataError
 from trademl.etl.features import (
     check_density,
     feature_matrix,
+    prepare,
     usable_rows,
 )
 from trademl.etl.recipe import QUOTE_COLUMNS, FeatureRecipe, Indicator, Lags
@@ -143,7 +144,7 @@ def plain_row(quotes, index, n_lags, max_gap_s):
 
 def test_sparse_recording_is_refused_with_its_step():
     with pytest.raises(DataError, match="a quote comes every 60 s"):
-        check_density(make_quotes([1.0] * 5, seconds=np.arange(5) * 60))
+        check_density(make_quotes([1.0] * 5, seconds=np.arange(5) * 60), FeatureRecipe())
 
 
 def test_schema_names_every_column_and_its_latest_time():
@@ -240,3 +241,23 @@ def test_an_indicator_that_cannot_be_made_is_named(indicator, message):
             np.array([200]),
             FeatureRecipe(lags=(Lags(1),), indicators=(indicator,)),
         )
+
+
+def test_rows_that_lie_apart_are_filled_like_rows_that_do_not():
+    quotes = random_walk(400, seed=2)
+    recipe = FeatureRecipe(lags=(Lags(8), Lags(3, 4)), max_gap_s=30, spread=True)
+    at = np.arange(100, 300, 7)
+    source = prepare(quotes, at[usable_rows(quotes, at, recipe)], recipe)
+    wide_ND = np.full((len(source), source.feature_dim + 9), -1.0, np.float32)
+    inner_ND = wide_ND[:, 4:-5]
+    source.fill(inner_ND)
+    np.testing.assert_array_equal(inner_ND, feature_matrix(quotes, at, recipe))
+    assert (wide_ND[:, :4] == -1).all()
+    assert (wide_ND[:, -5:] == -1).all()
+
+
+def test_cells_that_lie_apart_are_refused():
+    quotes = random_walk(400, seed=2)
+    source = prepare(quotes, np.arange(100, 103), FeatureRecipe(lags=(Lags(8),), max_gap_s=30))
+    with pytest.raises(ValueError, match="cells of a row lie 12 bytes apart, expected 4"):
+        source.fill(np.empty((source.feature_dim, 3), np.float32).T)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from market_cases import START_S, make_quotes
-from trademl.etl.labels import Labelling, label_batch, label_facts, write_labels
+from trademl.etl.labels import Labelling, label_batch, label_columns, label_facts, labels_table
 from trademl.ingest.batch import Batch
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
@@ -57,9 +56,9 @@ def test_recomputed_labels_are_settled_again_at_the_costs_given():
     labels = label_batch(batch, Labelling("recomputed", Costs(fee_per_unit=1.5)))
     assert labels.pnl_N.tolist() == [2.0 - 3.0, 7.0 - 13.5 - 3.0]
     assert labels.label_N.tolist() == [0.0, 0.0]
-    assert label_facts(labels)["n_disagree"] == 1
-    assert label_facts(labels)["disagree_share"] == 0.5
-    assert label_facts(labels)["n_only_recorded_earned"] == 1
+    assert label_facts(labels.figures)["n_disagree"] == 1
+    assert label_facts(labels.figures)["disagree_share"] == 0.5
+    assert label_facts(labels.figures)["n_only_recorded_earned"] == 1
 
 
 def test_a_recorded_label_without_an_exit_takes_its_profit_from_the_fill_model():
@@ -67,7 +66,7 @@ def test_a_recorded_label_without_an_exit_takes_its_profit_from_the_fill_model()
     labels = label_batch(batch, Labelling("recorded"))
     assert labels.label_N.tolist() == [0.0, 1.0]
     assert labels.pnl_N.tolist() == [2.0, -6.5]
-    assert label_facts(labels)["n_disagree"] == 2
+    assert label_facts(labels.figures)["n_disagree"] == 2
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def test_censored_orders_are_kept_and_marked_at_the_last_executable_touch():
 def test_the_bias_of_leaving_out_the_censored_is_reported():
     # order 0 wins at once; orders 1 and 2 hang on until the end, below their entries
     batch = batch_of([10, 12.5, 12.25, 12.0], at=[0, 1, 2])
-    facts = label_facts(label_batch(batch, Labelling("recomputed")))["censored"]
+    facts = label_facts(label_batch(batch, Labelling("recomputed")).figures)["censored"]
     assert facts["n"] == 2
     assert facts["label_rate_without"] == 1.0
     assert facts["label_rate_with"] == pytest.approx(1 / 3)
@@ -125,17 +124,16 @@ def test_the_bias_of_leaving_out_the_censored_is_reported():
 
 
 def test_nothing_to_compare_is_none_and_not_nan():
-    facts = label_facts(label_batch(batch_of([10, 10], at=[0]), Labelling()))
+    facts = label_facts(label_batch(batch_of([10, 10], at=[0]), Labelling()).figures)
     assert facts["disagree_share"] is None
     assert facts["censored"]["mean_pnl_without"] is None
     assert facts["censored"]["mean_pnl_bias"] is None
 
 
-def test_a_line_is_written_for_every_order(tmp_path):
+def test_every_order_has_a_line():
     batch = batch_of([10, 12.5, 12.25, 12.0], at=[0, 1, 2])
     labels = label_batch(batch, Labelling("recomputed"))
-    write_labels(tmp_path / "labels.parquet", batch, labels, {})
-    table = pq.read_table(tmp_path / "labels.parquet")
+    table = labels_table(label_columns(batch, labels), ["exit_reason", "label", "exit_ns"])
     assert table["exit_reason"].to_pylist() == ["take_profit", "censored", "censored"]
     assert table["label"].to_pylist() == [1.0, None, None]
     assert table["exit_ns"].to_pylist() == [second(1), second(3), second(3)]

@@ -49,7 +49,7 @@ def test_what_an_order_touches_is_told_apart_by_when_it_was_known():
     health = order_health(batch, labels, 20 * NS_PER_S, HealthConfig())
     assert health.holding_N.tolist() == [0, 1, 1, 0, 0, 0]
     assert health.history_N.tolist() == [0, 0, 0, 1, 1, 0]
-    facts = health_facts(health, labels, HealthConfig())
+    facts = health_facts(health, labels.figures, HealthConfig())
     assert (facts["n_touched"], facts["n_in_history"], facts["n_in_holding"]) == (4, 2, 2)
     assert facts["by_reason"] == {
         "crossed": 4, "one_sided": 0, "closed": 0, "delayed": 0, "frozen": 0, "gap": 0,
@@ -74,7 +74,7 @@ def test_nothing_bad_touches_nobody():
     batch = batch_of(evenly(100), [30, 40])
     labels = label_batch(batch, Labelling())
     facts = health_facts(
-        order_health(batch, labels, NS_PER_S, HealthConfig()), labels, HealthConfig()
+        order_health(batch, labels, NS_PER_S, HealthConfig()), labels.figures, HealthConfig()
     )
     assert facts["n_touched"] == 0
     assert facts["label_rate_touched"] is None

@@ -227,6 +227,42 @@ def test_blocks_filled_in_place_make_the_same_file(tmp_path):
     assert (tmp_path / "file").read_bytes() == encode_records(features_ND, label_N)
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+@pytest.mark.parametrize("n_workers", [1, 2, 5])
+def test_rows_filled_by_several_workers_make_the_same_file(tmp_path, n_workers, ending):
+    features_ND = np.random.default_rng(7).standard_normal((1000, 4096), np.float32)
+    label_N = features_ND[:, 0].copy()
+    path = tmp_path / f"file{ending}"
+
+    with RecordWriter(path, 4096, with_label=True, n_workers=n_workers) as writer:
+        for rows in (slice(0, 700), slice(700, 703), slice(703, 1000)):
+            some_ND, some_N = features_ND[rows], label_N[rows]
+
+            def put(start, stop, features_BD, label_B, some_ND=some_ND, some_N=some_N):
+                features_BD[:], label_B[:] = some_ND[start:stop], some_N[start:stop]
+
+            writer.fill(len(some_ND), put)
+        writer.write(features_ND[:2], label_N[:2])
+
+    read_ND, read_N = read_recordio(path)
+    assert bits(read_ND) == bits(np.concatenate([features_ND, features_ND[:2]]))
+    assert bits(read_N) == bits(np.concatenate([label_N, label_N[:2]]))
+
+
+def test_a_worker_that_fails_leaves_no_file(tmp_path):
+    def put(start, stop, features_BD, label_B):
+        features_BD[:] = 0
+        if start:
+            raise ValueError("no such row")
+
+    with (
+        pytest.raises(ValueError, match="no such row"),
+        RecordWriter(tmp_path / "file", 4096, with_label=False, n_workers=2) as writer,
+    ):
+        writer.fill(1000, put)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_that_moves_few_bytes_at_a_time_loses_none(tmp_path, monkeypatch, three):
     class Trickle(io.FileIO):
         def write(self, data):

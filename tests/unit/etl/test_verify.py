@@ -10,6 +10,7 @@ import pytest
 import trademl.etl.features as features
 from market_cases import random_walk
 from trademl.etl.dataset import Split
+from trademl.etl.labels import Labelling
 from trademl.etl.recipe import FeatureRecipe, Indicator, Lags
 from trademl.etl.verify import examine_dataset
 from trademl.ingest.batch import Batch
@@ -20,6 +21,7 @@ from trademl.market.quotes import NS_PER_S
 from trademl.market.seconds import SecondGrid, second_grid
 
 COSTS = Costs(fee_per_unit=0.05)
+LABELLING = Labelling("recomputed", COSTS)
 RECIPE = FeatureRecipe(
     lags=(Lags(20), Lags(3, 5)),
     max_gap_s=15,
@@ -66,7 +68,7 @@ def take(split, rows):
 
 
 def examine(splits, batch, recipe=RECIPE, **more):
-    return examine_dataset(splits, batch, recipe, COSTS, **{"sample": None, **more})
+    return examine_dataset(splits, batch, recipe, LABELLING, **{"sample": None, **more})
 
 
 def test_an_honest_dataset_is_proven(batch):

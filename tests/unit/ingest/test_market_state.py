@@ -62,7 +62,7 @@ def test_a_closed_market_is_not_taken_for_bad_columns(write_csv):
 
 def test_a_negative_delay_is_refused(write_csv):
     path = write_csv(HEADER + LINES[0].replace(",0\n", ",-1\n"))
-    with pytest.raises(DataError, match="row 1 has market_delay -1"):
+    with pytest.raises(DataError, match="line 2 has market_delay -1"):
         read_quotes(FeedConfig(quotes=str(path)))
 
 

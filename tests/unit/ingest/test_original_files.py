@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
+import trademl.ingest.csv_columns as csv_columns
 from trademl.errors import DataError
 from trademl.ingest.original_files import read_original_batch, read_original_prices
 from trademl.market.quotes import QuoteFlag
@@ -141,3 +143,42 @@ def test_a_bad_deals_file_is_refused_with_its_line(files, deals, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="nothing.csv: cannot be read"):
         read_original_prices(tmp_path / "nothing.csv")
+
+
+def test_pieces_of_a_file_are_the_file(files, monkeypatch):
+    ticks = lines(*(tick(1000 * k, bid=100 + k % 7) for k in range(300)))
+    deals = lines(*(deal(1000 * k, ("loss", "profit")[k % 2]) for k in range(300)))
+    whole = files(ticks, deals)
+    monkeypatch.setattr(csv_columns, "BLOCK_BYTES", 700)
+    pieces = files(ticks, deals)
+    assert pieces.order_id.tolist() == list(range(300))
+    for name in ("quotes", "orders", "transactions"):
+        one, other = getattr(whole, name), getattr(pieces, name)
+        for field in fields(one):
+            np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+    np.testing.assert_array_equal(whole.recorded_label_N, pieces.recorded_label_N)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (deal(0), r"line 201: timestamp is 1593598800000, below 1593598999000 of line 200: sort"),
+        (deal(200_000, side="hold"), r"line 201: type is 'hold', expected buy or sell"),
+        (deal(200_000)[:-1], r"line 201: has 7 cells, expected 8"),
+    ],
+)
+def test_a_bad_line_far_into_a_file_is_named(files, monkeypatch, row, message):
+    monkeypatch.setattr(csv_columns, "BLOCK_BYTES", 700)
+    ticks = lines(*(tick(1000 * k) for k in range(201)))
+    good = [deal(1000 * k) for k in range(200)]
+    with pytest.raises(DataError, match=message):
+        files(ticks, lines(*good, row))
+
+
+def test_a_step_back_is_seen_wherever_a_piece_ends(files, monkeypatch):
+    monkeypatch.setattr(csv_columns, "BLOCK_BYTES", 700)  # about fifteen lines
+    ticks = lines(*(tick(1000 * k) for k in range(60)))
+    for n in range(20, 40):
+        deals = [deal(1000 * k) for k in range(n)]
+        with pytest.raises(DataError, match=f"line {n + 2}: .* of line {n + 1}: sort"):
+            files(ticks, "\n" + lines(*deals, deal(0)))

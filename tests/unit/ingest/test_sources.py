@@ -79,10 +79,10 @@ def test_equal_times_keep_file_order(write_csv):
         ("time,price\n2024-01-02T00:00:00Z,1\n", "give --tick-size"),
         (
             GOOD.replace("00:01Z", "00:01Z").replace("00:00:00Z", "00:00:09Z"),
-            "row 2 is at .* before row 1",
+            "line 3 is at .* before the one before it",
         ),
-        ("time,bid,ask\n2024-01-02T00:00:00Z,1,2\n2024-01-02T00:00:01Z,,\n", "row 2 has neither"),
-        (GOOD.replace("11.0,", "-1,"), "row 2 has bid -1, expected a finite number"),
+        ("time,bid,ask\n2024-01-02T00:00:00Z,1,2\n2024-01-02T00:00:01Z,,\n", "line 3 has neither"),
+        (GOOD.replace("11.0,", "-1,"), "line 3 has bid -1, expected a finite number"),
         (GOOD.replace("11.0,", "12.0,"), "1 of 2 quotes .* are crossed"),
         (GOOD.replace("11.0,", "abc,"), "column bid holds string"),
         ("time,open,high,low,close\n2024-01-02T00:00:00Z,1,1,1,1\n", "holds bars"),
@@ -91,7 +91,7 @@ def test_equal_times_keep_file_order(write_csv):
             "holds 2 instruments",
         ),
         ("time,bid,ask\n1704153600,1,2\n", "expected timestamps"),
-        ("ts_event,bid,ask\n1704153600000,1,2\n", "row 1 is at 1970-01-01.*UTC nanoseconds"),
+        ("ts_event,bid,ask\n1704153600000,1,2\n", "line 2 is at 1970-01-01.*UTC nanoseconds"),
     ],
 )
 def test_bad_file_is_refused_in_one_line(write_csv, text, message):

@@ -100,3 +100,26 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
 def test_no_table_clashes_with_those_of_optuna():
     ours = set(tables.Base.metadata.tables)
     assert not {t for t in ours if t.startswith(("study", "studies", "trial")) or t in OPTUNA}
+
+
+def test_the_first_schema_is_brought_up_to_date_and_back(path):
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import inspect
+
+    from trademl.ledger.database import MIGRATIONS, open_engine
+
+    engine = open_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def tables_at(revision, move):
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            move(config, revision)
+            return set(inspect(connection).get_table_names())
+
+    ours = {"test_looks", "gates", "reigns"}
+    assert not ours & tables_at("0001", command.upgrade)
+    assert ours < tables_at("0002", command.upgrade)
+    assert not ours & tables_at("0001", command.downgrade)

@@ -13,6 +13,7 @@ from market_cases import START_S, make_quotes, random_walk
 from trademl.errors import DataError
 from trademl.market.costs import Costs
 from trademl.market.fills import ROWS_AT_ONCE, settle, settle_one
+from trademl.market.friction import friction_of, tape_of
 from trademl.market.orders import ExitReason, Orders, Side
 from trademl.market.quotes import NS_PER_S
 
@@ -237,9 +238,10 @@ def brute_force(quotes, one, costs):
 def scan(quotes, orders, costs):
     rows = [
         settle_one(
-            *(quotes.ts_event, quotes.bid, quotes.ask, quotes.flags),
+            *tape_of(quotes, costs),
+            friction_of(costs),
             *(getattr(orders, f.name)[n] for f in fields(orders)),
-            *(costs.slippage, costs.latency_ns, costs.take_profit_is_market),
+            1.0,
         )
         for n in range(len(orders))
     ]

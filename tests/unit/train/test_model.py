@@ -5,15 +5,21 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trademl.errors import DataError, StoreError
+from trademl.errors import ConfigError, DataError, StoreError
+from trademl.train import fetch
 from trademl.train.model import LinearModel, load_model, save_model, sigmoid
 
 MODEL = LinearModel(
@@ -173,3 +179,157 @@ def test_edited_columns_are_refused(saved):
 
     with pytest.raises(StoreError, match="its columns hash to"):
         load_model(saved)
+
+
+# What a stranger may send
+
+
+def archive(*entries, content=b""):
+    """Return a tar.gz of raw headers, each with as much content as is given."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for entry in entries:
+            tar.addfile(entry, io.BytesIO(content) if content else None)
+    return buffer.getvalue()
+
+
+def entry_of(name, **values):
+    entry = tarfile.TarInfo(name)
+    for key, value in values.items():
+        setattr(entry, key, value)
+    return entry
+
+
+def test_an_archive_that_claims_to_be_huge_is_refused_unread(tmp_path):
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(archive(entry_of("model.json", size=1 << 40)))
+
+    with pytest.raises(StoreError, match="unpacks to more than 1024 MiB"):
+        load_model(path)
+
+
+def test_an_archive_of_very_many_files_is_refused(tmp_path):
+    path = tmp_path / "model.tar.gz"
+    path.write_bytes(archive(*(entry_of(f"{n}.npy") for n in range(1001))))
+
+    with pytest.raises(StoreError, match="or 1000 files"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_links_and_pipes_are_not_followed(saved, kind):
+    path = saved.with_name("linked.tar.gz")
+    path.write_bytes(archive(entry_of("model.json", type=kind, linkname="/etc/passwd")))
+
+    with pytest.raises(StoreError, match=r"holds no model\.json"):
+        load_model(path)
+
+
+def test_names_that_lead_outside_are_never_written(saved, tmp_path):
+    rewrite(saved, **{"../escape.npy": b"x", "/tmp/escape.npy": b"x"})
+
+    load_model(saved)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.tar.gz"]
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        np.array([{}], dtype=object),
+        np.zeros(2, np.float32),
+        np.zeros((2, 1)),
+    ],
+)
+def test_an_array_that_is_no_row_of_float64_is_refused(saved, member):
+    content = io.BytesIO()
+    np.save(content, member, allow_pickle=True)
+    rewrite(saved, **{"weights.npy": content.getvalue()})
+
+    with pytest.raises(StoreError, match="is damaged|has shape"):
+        load_model(saved)
+
+
+def test_an_array_that_claims_more_than_it_holds_is_refused_unread(saved):
+    content = io.BytesIO()
+    np.save(content, np.zeros(2))
+    claimed = content.getvalue().replace(b"(2,), ", b"(99999999999,), ")[: len(content.getvalue())]
+    rewrite(saved, **{"weights.npy": claimed})
+
+    with pytest.raises(StoreError, match="damaged|has shape"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize("document", [b"[]", b"{", b"null", b'{"schema_version": 1}'])
+def test_a_document_that_is_no_model_is_refused(saved, document):
+    rewrite(saved, **{"model.json": document})
+
+    with pytest.raises(StoreError, match=r"damaged|holds no"):
+        load_model(saved)
+
+
+def test_a_model_of_the_first_schema_is_still_read(saved):
+    facts = facts_of(saved) | {"schema_version": 1}
+    for newer in ("link", "parents", "code_version", "rules"):
+        del facts[newer]
+    rewrite(saved, **{"model.json": json.dumps(facts).encode()})
+
+    found = load_model(saved)
+
+    features = np.array([[12.0, 3.0]])
+    np.testing.assert_array_equal(found.scores(features), MODEL.scores(features))
+    assert (found.link, found.parents) == ("logistic", ())
+
+
+# Paths and URLs
+
+
+def test_a_model_is_read_from_a_file_url(saved):
+    assert load_model(saved.as_uri()).columns == MODEL.columns
+    assert load_model(str(saved)).columns == MODEL.columns
+
+
+@pytest.fixture
+def server(saved):
+    handler = partial(SimpleHTTPRequestHandler, directory=str(saved.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        thread = Thread(target=httpd.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+def test_a_model_is_read_over_http(server):
+    assert load_model(f"{server}/model.tar.gz").columns == MODEL.columns
+
+
+def test_a_url_without_a_model_says_so(server):
+    with pytest.raises(StoreError, match=r"absent\.tar\.gz cannot be read \(HTTP Error 404"):
+        load_model(f"{server}/absent.tar.gz")
+
+
+def test_an_unknown_scheme_names_the_known_ones():
+    with pytest.raises(ConfigError, match=r"URLs of ftp cannot be read here; known: file, http"):
+        load_model("ftp://example.org/model.tar.gz")
+
+
+def test_a_scheme_can_be_taught(saved, monkeypatch):
+    monkeypatch.setattr(fetch, "_readers", {})
+    fetch.register_scheme("s3", {"s3://bucket/model.tar.gz": saved.read_bytes()}.__getitem__)
+
+    assert load_model("s3://bucket/model.tar.gz").columns == MODEL.columns
+
+
+def test_a_model_scores_without_torch_and_numba(saved):
+    script = (
+        "import sys; from trademl import load_model; import numpy as np;"
+        f"print(load_model({str(saved)!r}).predict(np.array([[12.0, 3.0]]))[1]);"
+        "assert not {'torch', 'numba', 'pandas', 'sqlalchemy'} & set(sys.modules)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+
+    assert done.stdout == "[0]\n"
