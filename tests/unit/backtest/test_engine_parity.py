@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from backtest_cases import START_NS, quotes_of, signal, signals_of
+from backtest_cases import START_NS, bids, quotes_of, signal, signals_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -314,3 +314,16 @@ def trade_by_hand(quotes, signals, costs) -> Trades:
         unfilled=unfilled,
         open_at_end=still,
     )
+
+
+def test_a_take_profit_reached_on_a_quote_that_shows_nothing_leaves_at_the_next_in_all_engines():
+    quotes = bids(100, 101.25, 100)
+    shown = np.array([1.0, 0.0, 1.0])
+    quotes = replace(quotes, bid_size=shown, ask_size=np.ones(3), volatility=np.zeros(3))
+    order = signals_of(signal(0, take_profit=0.5, stop_loss=5.0, time_limit_s=100))
+    costs = Costs(partial_fills=True)
+
+    for run in (run_compiled, run_backtrader, trade_by_hand):
+        trades = run(quotes, order, costs)
+        assert trades.exit_index.tolist() == [2]
+        assert trades.reason.tolist() == [ExitReason.TAKE_PROFIT]

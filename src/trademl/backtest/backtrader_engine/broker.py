@@ -61,11 +61,12 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
     One recording. An order fills at most once a quote, with no more than the quote shows; the rest
     goes on, or is cancelled with ``ioc=True``. Of orders joined by ``oco``, one that fills or is
     triggered cancels the others; with ``rest_at_market=True`` the rest of a limit order becomes a
-    market order, and ``clock_ns`` is when an order arrives at the latest once it is sent. No order
-    is refused for want of cash. The value marks the position at the exit touch of the last
-    executable quote. A filled order says on which quote in ``order.info.quote_index``. What fills
-    while a strategy decides is in the order it gets back at once, and in its notifications on the
-    next quote. ``fills`` holds every fill: quote, units, price.
+    market order once it was reached, also where that quote showed nothing, and ``clock_ns`` is
+    when an order arrives at the latest once it is sent. No order is refused for want of cash. The
+    value marks the position at the exit touch of the last executable quote. A filled order says on
+    which quote in ``order.info.quote_index``. What fills while a strategy decides is in the order
+    it gets back at once, and in its notifications on the next quote. ``fills`` holds every fill:
+    quote, units, price.
     """
 
     params = (("costs", Costs()), ("cash", 0.0), ("carry", NO_CARRY), ("limits", None))
@@ -201,9 +202,22 @@ class QuoteBroker(bt.BrokerBase):  # type: ignore[misc]
             self._send(order, self._feed.now_ns, True)
             self._cancel_joined(order)
         size = self._found(order)
-        if size > 0 and (price := self._fill_price(order, bid, ask, size)) is not None:
+        if size == 0.0 and self._is_touched_in_vain(order, bid, ask):
+            self._send(order, self._feed.now_ns, True)
+            self._cancel_joined(order)
+        elif size > 0 and (price := self._fill_price(order, bid, ask, size)) is not None:
             self._fill(order, price, size)
             self._mark = exit_touch(self._position.size, bid, ask)
+
+    def _is_touched_in_vain(self, order: Any, bid: float, ask: float) -> bool:
+        """Say whether a limit is reached on a quote that shows nothing: all of it is the rest."""
+        return bool(
+            order.info.get("rest_at_market")
+            and order.exectype == bt.Order.Limit
+            and order.ref not in self._arrives_at
+            and self._looked_at.get(order.ref) != self._feed.at
+            and self._is_reached(order, bid, ask)
+        )
 
     def _found(self, order: Any) -> float:
         """Return the units that this quote fills of an order: no more than it shows, and once."""
