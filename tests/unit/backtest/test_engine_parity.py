@@ -321,6 +321,7 @@ def test_a_take_profit_reached_on_a_quote_that_shows_nothing_leaves_at_the_next_
     shown = np.array([1.0, 0.0, 1.0])
     quotes = replace(quotes, bid_size=shown, ask_size=np.ones(3), volatility=np.zeros(3))
     order = signals_of(signal(0, take_profit=0.5, stop_loss=5.0, time_limit_s=100))
+    order = replace(order, size=np.ones(1))
     costs = Costs(partial_fills=True)
 
     for run in (run_compiled, run_backtrader, trade_by_hand):
