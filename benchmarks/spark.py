@@ -38,7 +38,7 @@ BENCHMARK = Benchmark(
 
 
 def measure(quick: bool) -> Measurement:
-    n_orders, rounds = (20_000, 1) if quick else (300_000, 3)
+    n_orders, rounds = (20_000, 1) if quick else (1_000_000, 3)
     engines: dict[str, Engine] = {
         "local": LocalEngine(),
         "spark_1_core": SparkEngine("local[1]"),

@@ -115,6 +115,17 @@ def test_the_median_rule_stops_trials_that_fall_behind(tmp_path):
     assert max(t.rank for t in trials if not t.is_stopped) > max(t.rank for t in stopped)
 
 
+def test_the_median_is_that_of_all_trials_of_finished_batches(tmp_path):
+    config = make_config(12, TrainingJobEarlyStoppingType="Auto", Strategy="Random")
+
+    trials = search(tmp_path, config).trials
+
+    for trial in trials[4:]:
+        earlier = [t.losses for t in trials if t.number < trial.number - trial.number % 2]
+        for n in range(1, len(trial.losses)):  # it went on after each of these epochs
+            assert trial.losses[n - 1] <= np.median([np.mean(curve[:n]) for curve in earlier])
+
+
 def test_a_stopped_trial_stops_again_after_a_kill(tmp_path, monkeypatch):
     config = make_config(12, TrainingJobEarlyStoppingType="Auto", Strategy="Random")
     unbroken = search(tmp_path / "whole", config, storage="sqlite://")
