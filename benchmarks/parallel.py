@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,6 +23,10 @@ from harness import HERE, Benchmark, Measurement, alternate, main, ratio, timed
 from parallel_ranks import SOLO, loss_jobs
 from trademl.etl.recordio import write_recordio
 from trademl.etl.row_source import RecordRows
+from trademl.etl.snapshot_indicators import HORIZONS, SnapshotRecipe, snapshot_indicators
+from trademl.market.bars import Bars
+from trademl.market.quotes import NS_PER_S
+from trademl.market.snapshots import Snapshots, align
 from trademl.train.parallel.run_job import read_history, run_job
 from trademl.train.parallel.stream import BatchOrder, BatchStream
 
@@ -31,11 +36,13 @@ BENCHMARK = Benchmark(
         "loader_vs_dataloader": {"min": 5},
         "ddp2_vs_1": {"min": 1.6},
         "bubble_vs_formula": {"max": 1.15},
+        "indicators_vs_pandas": {"min": 5},
+        "indicators_s": {"max": 10},
         "loss_diff_ddp": {"max": 1e-5},
         "loss_diff_fsdp": {"max": 1e-5},
         "loss_diff_pipeline": {"max": 1e-5},
     },
-    libraries=("torch", "numpy"),
+    libraries=("torch", "numpy", "pandas"),
     does_not_show=(
         "Both processes share one machine of two cores, and with it caches and memory: two "
         "machines have more of these and a slower link.",
@@ -43,7 +50,8 @@ BENCHMARK = Benchmark(
         "page cache: a disk is not shown.",
         "The stream keeps blocks of 16 neighbouring rows together, DataLoader shuffles every row.",
         "The bubble is that of two stages cut by hand to equal halves, eight microbatches, 1F1B.",
-        "Indicators are not measured here: indicators_vs_pandas is not among the ratios.",
+        "pandas makes the same 57 indicators with rolling windows, one asset after another, in the "
+        "one thread that it has; trademl has two. Assets trade at the same hours.",
         "GPUs: see benchmarks/gpu.py and docs/scaling.md.",
     ),
 )
@@ -57,13 +65,16 @@ def measure(quick: bool) -> Measurement:
         loading, loaded_all = measure_loader(folder, quick)
         ranks = run_ranks(folder, quick)
         differences = loss_differences(folder)
-    seconds = {**loading, **ranks["seconds"]}
+    indicators, is_equal = measure_indicators(quick)
+    seconds = {**loading, **ranks["seconds"], **indicators}
     in_one = min(seconds["dataloader_0_workers"], seconds["dataloader_2_workers"])
     ratios = {
         "loader_vs_dataloader": ratio(in_one, seconds["stream"]),
         "ddp2_vs_1": ratio(seconds["one_process"], seconds["two_processes"]),
         "ddp2_vs_1_with_two_threads": ratio(seconds["two_threads"], seconds["two_processes"]),
         "bubble_vs_formula": ratio(seconds["pipeline_step"], ranks["formula"]),
+        "indicators_vs_pandas": ratio(seconds["pandas"], seconds["indicators"]),
+        "indicators_s": seconds["indicators"],
         **differences,
     }
     notes = [
@@ -71,7 +82,75 @@ def measure(quick: bool) -> Measurement:
         f"bubble: {ranks['bubble']:.1%} of the step by the formula",
     ]
     del seconds["rows"]
-    return Measurement(ratios, seconds, {"stream_shows_every_row_once": loaded_all}, notes)
+    checks = {"stream_shows_every_row_once": loaded_all, "indicators_equal_pandas": is_equal}
+    return Measurement(ratios, seconds, checks, notes)
+
+
+# Indicators
+
+
+def measure_indicators(quick: bool) -> tuple[dict[str, float], bool]:
+    """Return the seconds of both sides on eight assets, and whether they agree to 1e-4."""
+    n = 10_000 if quick else 20 * 260 * 24  # twenty years of weekdays, day and night
+    snapshots = align({f"asset {a}": walk(n, seed=a) for a in range(8)})
+    ours = snapshot_indicators(snapshots)  # compiles
+    theirs = pandas_indicators(snapshots)
+    is_equal = np.allclose(ours, theirs, rtol=1e-3, atol=1e-4, equal_nan=True)
+    seconds = alternate(
+        {
+            "indicators": lambda: timed(lambda: snapshot_indicators(snapshots)),
+            "pandas": lambda: timed(lambda: pandas_indicators(snapshots)),
+        },
+        rounds=1 if quick else 3,
+    )
+    return {name: value for name, value in seconds.items() if value is not None}, is_equal
+
+
+def walk(n: int, seed: int) -> Bars:
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.002, n)))
+    open_ = np.concatenate([[100.0], close[:-1]])
+    high = np.maximum(open_, close) * (1 + 0.001 * rng.random(n))
+    low = np.minimum(open_, close) * (1 - 0.001 * rng.random(n))
+    ts = np.arange(n) * 3600 * NS_PER_S
+    return Bars(ts, ts + 3600 * NS_PER_S, open_, high, low, close, np.zeros(n))
+
+
+def pandas_indicators(snapshots: Snapshots) -> np.ndarray:
+    own = [pandas_asset(bars) for bars in snapshots.bars]
+    found = []
+    for table in own:
+        columns = dict(table.items())
+        for h in HORIZONS:
+            for name in ("momentum", "volatility"):
+                mean = sum(other[f"{name}_{h}"] for other in own) / len(own)
+                columns[f"relative_{name}_{h}"] = table[f"{name}_{h}"] - mean
+        found.append(pd.DataFrame(columns)[SnapshotRecipe().names].to_numpy(np.float32))
+    return np.stack(found, axis=1)
+
+
+def pandas_asset(bars: Bars) -> pd.DataFrame:
+    close, high, low = (pd.Series(v) for v in (bars.close, bars.high, bars.low))
+    before = close.shift()
+    step, r = close.diff(), np.log(close / before)
+    true = np.maximum(high, before) - np.minimum(low, before)
+    columns = {"return": r, "bar_range": (high - low) / close}
+    for h in HORIZONS:
+        window, lowest, highest = close.rolling(h), low.rolling(h).min(), high.rolling(h).max()
+        figures = {
+            "momentum": np.log(close / close.shift(h)),
+            "volatility": r.rolling(h).std(),
+            "sma_gap": close / window.mean() - 1,
+            "zscore": (close - window.mean()) / window.std(),
+            "rsi": step.clip(lower=0).rolling(h).sum() / step.abs().rolling(h).sum(),
+            "stochastic": (close - lowest) / (highest - lowest),
+            "drawdown": close / highest - 1,
+            "range": true.rolling(h).mean() / close,
+            "downside": (r.clip(upper=0) ** 2).rolling(h).sum() / (r**2).rolling(h).sum(),
+        }
+        enough = close.shift(h).notna()
+        columns |= {f"{name}_{h}": figure.where(enough) for name, figure in figures.items()}
+    return pd.DataFrame(columns)
 
 
 # Reading

@@ -149,8 +149,15 @@ def read_bars(path: Path, *, spread: float | None = None, timezone: str | None =
         not above 0, or bars that contradict themselves or the one before.
     """
     table = read_table(path)
+    refuse_many(path, table, {name.lower(): name for name in table.column_names})
+    return bars_of(path, table, spread=spread, timezone=timezone)
+
+
+def bars_of(
+    path: Path, table: pa.Table, *, spread: float | None = None, timezone: str | None = None
+) -> Bars:
+    """Return the rows of one instrument as bars; arguments and errors as `read_bars`."""
     columns = {name.lower(): name for name in table.column_names}
-    refuse_many(path, table, columns)
     ts_open = times_of(path, table, columns, timezone)
     if len(ts_open) < 2 or (steps := np.diff(ts_open)).min() <= 0:
         row = 0 if len(ts_open) < 2 else int((steps <= 0).argmax()) + 1

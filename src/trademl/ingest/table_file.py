@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TIME = ("ts_event", "time", "timestamp", "datetime")
-_INSTRUMENT = ("instrument", "symbol", "contract", "ticker")
+INSTRUMENT = ("instrument", "symbol", "contract", "ticker")
 
 
 def place(path: Path, row: int) -> str:
@@ -55,7 +55,7 @@ def read_table(path: Path) -> pa.Table:
 
 def refuse_many(path: Path, table: pa.Table, columns: dict[str, str]) -> None:
     """Raise DataError if a file holds several instruments."""
-    for name in _INSTRUMENT:
+    for name in INSTRUMENT:
         if name in columns and (n := len(table[columns[name]].unique())) > 1:
             raise DataError(
                 f"{path}: holds {n} instruments in column {name}; expected one: write one file "
