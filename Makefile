@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 # A plain Linux install of torch is a CUDA build of several GB. Hand pip another index for it:
 #   make demo TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH_INDEX_URL ?=
-# --no-compile: byte code is made for what is imported, not for 250 MB that never are.
+# --no-compile: byte code is made for what is imported, not for 250 MB that never are. It has to be
+# kept then, or every process that the tests start compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile -c constraints.txt \
 	$(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL))
 

@@ -90,7 +90,7 @@ def measure(quick: bool) -> Measurement:
 
 
 def measure_indicators(quick: bool) -> tuple[dict[str, float], bool]:
-    """Return the seconds of both sides on eight assets, and whether they agree to 1e-4."""
+    """Return the seconds of both sides on eight assets, and whether they agree to a thousandth."""
     n = 10_000 if quick else 20 * 260 * 24  # twenty years of weekdays, day and night
     snapshots = align({f"asset {a}": walk(n, seed=a) for a in range(8)})
     ours = snapshot_indicators(snapshots)  # compiles

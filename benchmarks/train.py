@@ -35,7 +35,6 @@ BATCH, RATE, L1, L2 = 1000, 0.01, 1e-6, 1e-4
 # against SGDClassifier, both with the best of these rates
 SMALL_BATCH, EPOCHS, PEER_EPOCHS = 200, 8, 3
 RATES = (0.0003, 0.001, 0.003, 0.01)
-EQUAL_NATS = 5e-4  # a quarter of the standard error of a loss over 40,000 rows
 BENCHMARK = Benchmark(
     name="train",
     goals={
@@ -45,6 +44,8 @@ BENCHMARK = Benchmark(
         "single_vs_slices": {"min": 2.5},
         "single_vs_sgd": {"min": 10},
         "single_vs_sgd_on_lags": {"min": 10},
+        "loss_minus_sgd": {"max": 0},
+        "loss_minus_sgd_on_lags": {"max": 0},
         "lbfgs_vs_sklearn": {"min": 0.5},
     },
     libraries=("numpy", "numba", "torch"),
@@ -58,8 +59,9 @@ BENCHMARK = Benchmark(
         "step.",
         "Against SGDClassifier (elastic net) both sides have the best of four rates, found before "
         "the clock starts. Rows a second count every epoch: trademl has 8 of 200 rows a step, "
-        "SGDClassifier 3 of one; the check asks for an equal log loss, to 5e-4 nats. On lags it "
-        "can end that much lower: the optimum itself overfits, and one that stops short does not.",
+        "SGDClassifier 3 of one. Its log loss on lags can end below ours: the optimum itself "
+        "overfits, and one that stops short of it does not. The standard error of a loss over "
+        "40,000 rows is 2e-3 nats.",
         "L-BFGS (L2 alone) stops on both sides once no element of the gradient is above 1e-4.",
         "fit is a whole job of 32 models as a user runs it: normalisation, 3 epochs each "
         "ranked on 40,000 rows, calibration and metrics.",
@@ -97,7 +99,7 @@ def measure(quick: bool) -> Measurement:
             rounds,
         )
         notes = [peer.failure] if peer.failure else []
-    return Measurement(ratios(seconds), seconds, checks(found), notes)
+    return Measurement(ratios(seconds) | losses(found), seconds, checks(found), notes)
 
 
 def ratios(seconds: dict[str, Seconds]) -> dict[str, float | None]:
@@ -116,16 +118,22 @@ def ratios(seconds: dict[str, Seconds]) -> dict[str, float | None]:
     }
 
 
-def checks(found: dict[str, float]) -> dict[str, bool]:
-    """Say whether losses are as good as the peer's."""
+def losses(found: dict[str, float]) -> dict[str, float | None]:
+    """Return our validation log loss less that of SGDClassifier, in nats."""
     print({name: round(value, 5) for name, value in found.items()}, file=sys.stderr)
+    if "sklearn_lbfgs" not in found:  # the peer is not there
+        return {"loss_minus_sgd": None, "loss_minus_sgd_on_lags": None}
+    return {
+        "loss_minus_sgd": found["ours_white"] - found["sgd_white"],
+        "loss_minus_sgd_on_lags": found["ours_lags"] - found["sgd_lags"],
+    }
+
+
+def checks(found: dict[str, float]) -> dict[str, bool]:
+    """Say whether L-BFGS ends at scikit-learn's loss."""
     if "sklearn_lbfgs" not in found:
         return {}
-    return {
-        "white_loss_not_above_sgd": found["ours_white"] <= found["sgd_white"] + EQUAL_NATS,
-        "lags_loss_not_above_sgd": found["ours_lags"] <= found["sgd_lags"] + EQUAL_NATS,
-        "lbfgs_loss_equal": abs(found["lbfgs"] - found["sklearn_lbfgs"]) < 1e-4,
-    }
+    return {"lbfgs_loss_equal": abs(found["lbfgs"] - found["sklearn_lbfgs"]) < 1e-4}
 
 
 # Data

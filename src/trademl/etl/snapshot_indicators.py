@@ -8,6 +8,7 @@ Shape letters: T snapshots, A assets, M bars of one asset, K indicators.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -66,11 +67,6 @@ class SnapshotRecipe:
         own = [f"{name}_{h}" for h in self.horizons for name in OF_HORIZON]
         return [*OF_BAR, *own, *(f"{name}_{h}" for h in self.horizons for name in ACROSS)]
 
-    @property
-    def lookback_bars(self) -> int:
-        """Bars before its own that a value reads."""
-        return max(self.horizons)
-
 
 def snapshot_indicators(
     snapshots: Snapshots, recipe: SnapshotRecipe = SnapshotRecipe()
@@ -98,7 +94,7 @@ def snapshot_indicators(
         own_MK = asset_indicators(snapshots.bars[a], recipe)
         _take(own_MK, bar_TA[:, a], found_TAK[:, a])
 
-    with ThreadPoolExecutor(max_workers=2) as threads:
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(fill, range(n_assets)))
     own = [OF_HORIZON.index(name.removeprefix("relative_")) for name in ACROSS]
     first_C = np.array([len(OF_BAR) + i * _N + j for i in range(len(recipe.horizons)) for j in own])

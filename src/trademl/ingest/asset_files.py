@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from trademl.errors import DataError
 from trademl.ingest.bar_files import bars_of
-from trademl.ingest.table_file import INSTRUMENT, column_of, read_table
+from trademl.ingest.table_file import INSTRUMENT, column_of, place, read_table
 from trademl.market.bars import Bars
 from trademl.market.quotes import NS_PER_S
 from trademl.market.snapshots import Factor
@@ -37,7 +37,7 @@ def read_assets(
     Raises
     ------
     DataError
-        As `read_bars`; also if there is no column of instruments.
+        As `read_bars`; also if there is no column of instruments, or a row has none.
     """
     import pyarrow.compute as pc
 
@@ -47,10 +47,17 @@ def read_assets(
     is_quoted = "bid_open" in columns
     if not is_quoted and spread_bps is None:
         raise DataError(f"{path}: has bars of one price; give their spread (spread_bps)")
+    symbols = table[name].to_pylist()
+    if not all(symbols):
+        row = next(row for row, symbol in enumerate(symbols) if not symbol)
+        raise DataError(f"{place(path, row)} has no {name}; expected the instrument of the bar")
     assets = {}
-    for symbol in sorted(filter(None, table[name].unique().to_pylist())):
+    for symbol in sorted(set(symbols)):
         rows = table.filter(pc.equal(table[name], symbol))
-        bars = bars_of(path, rows, spread=None if is_quoted else 0.0, timezone=timezone)
+        try:
+            bars = bars_of(path, rows, spread=None if is_quoted else 0.0, timezone=timezone)
+        except DataError as error:
+            raise DataError(f"{error} (of the rows of {symbol} alone)") from error
         assets[str(symbol)] = bars if is_quoted else _with_spread(bars, spread_bps or 0.0)
     return assets
 
@@ -81,9 +88,11 @@ def read_factors(folder: Path, timezone: str = "America/New_York") -> dict[str, 
     Raises
     ------
     DataError
-        If a line is not of this form: names file and line.
+        If there is no such file, or a line is not of this form: names file and line.
     """
     zone = ZoneInfo(timezone)
+    if not any(folder.glob("*.csv")):
+        raise DataError(f"{folder}: holds no factor file, expected one SYMBOL.csv an instrument")
     return {path.stem.upper(): _factors(path, zone) for path in sorted(folder.glob("*.csv"))}
 
 

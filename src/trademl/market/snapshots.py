@@ -1,6 +1,6 @@
 """Several assets on one clock: what each last traded at, at every hour at which any of them did.
 
-Shape letters: T snapshots, A assets, M bars of one asset, F events.
+Shape letters: T snapshots, A assets, M bars of one asset.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Indicators of a snapshots against a plain reading of their definitions, window by window."""
+"""Indicators of snapshots against a plain reading of their definitions, window by window."""
 
 import numpy as np
 import pytest
@@ -23,13 +23,14 @@ def walk(n, seed=0, start=0):
     high = np.maximum(open_, close) + rng.random(n)
     low = np.minimum(open_, close) - rng.random(n)
     ts = (np.arange(n) + start) * HOUR
-    return Bars(ts, ts + HOUR, open_, high, low, close, np.zeros(n))
+    return Bars(ts, ts + HOUR, open_, high, low, close, 0.1 + 2 * rng.random(n))
 
 
 def by_definition(bars, m, h):
-    """The figures of bar m, from the h bars that end with it and the close before them."""
-    c = bars.close[m - h : m + 1]
-    high, low = bars.high[m - h + 1 : m + 1], bars.low[m - h + 1 : m + 1]
+    """The figures of bar m, of the mids of the h bars that end with it and the close before."""
+    half = bars.spread / 2
+    c = (bars.close + half)[m - h : m + 1]
+    high, low = (bars.high + half)[m - h + 1 : m + 1], (bars.low + half)[m - h + 1 : m + 1]
     step, r = np.diff(c), np.diff(np.log(c))
     true = np.maximum(high, c[:-1]) - np.minimum(low, c[:-1])
     window = c[1:]

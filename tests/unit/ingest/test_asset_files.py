@@ -3,7 +3,7 @@
 import pytest
 
 from trademl.errors import DataError
-from trademl.ingest.asset_files import read_assets, read_factors
+from trademl.ingest.asset_files import of_symbols, read_assets, read_factors
 
 BARS = """symbol,time,open,high,low,close
 B,2020-01-02T10:00:00Z,10,11,9,10
@@ -48,3 +48,29 @@ def test_a_line_of_another_form_is_named(tmp_path, line):
 
     with pytest.raises(DataError, match="line 2"):
         read_factors(tmp_path)
+
+
+def test_a_row_of_no_instrument_is_named(tmp_path):
+    (tmp_path / "bars.csv").write_text(BARS + ",2020-01-02T12:00:00Z,10,11,9,11\n")
+
+    with pytest.raises(DataError, match="line 6 has no symbol"):
+        read_assets(tmp_path / "bars.csv", spread_bps=10)
+
+
+def test_a_bar_that_cannot_be_used_names_its_instrument(tmp_path):
+    (tmp_path / "bars.csv").write_text(BARS.replace("10,11,9,11", "10,11,9,-1"))
+
+    with pytest.raises(DataError, match=r"line 3 has close -1.*of the rows of B alone"):
+        read_assets(tmp_path / "bars.csv", spread_bps=10)
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_a_folder_without_factors_is_refused(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(DataError, match="holds no factor file"):
+        read_factors(tmp_path / name)
+
+
+def test_factors_of_other_instruments_are_left_out():
+    assert of_symbols({"A": None, "B": None}, {"B": [], "C": []}) == {"B": []}
