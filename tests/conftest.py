@@ -1,11 +1,17 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and Ctrl-C as a terminal gives it."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# A shell starts what runs in the background with Ctrl-C ignored, and every process of a test
+# inherits that: tests that interrupt one would fail for no defect of it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
