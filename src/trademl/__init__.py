@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
     from trademl.backtest.jobs import backtest_model
+    from trademl.backtest.walk_forward import backtest_walk_forward
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
@@ -76,6 +77,7 @@ _HOME = {
     "Workspace": "pipeline.workspace",
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
+    "backtest_walk_forward": "backtest.walk_forward",
     "build_features": "etl.build",
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
