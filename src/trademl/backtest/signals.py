@@ -53,7 +53,7 @@ class Signals:
         return np.ones(len(self)) if self.size is None else self.size
 
     def flagged(self, threshold: float) -> Signals:
-        """Return the signals whose score is at or above ``threshold`` or their own; NaN never is."""
+        """Return the signals whose score reaches ``threshold``, or its own; NaN never does."""
         return self.take(self.score >= (threshold if self.threshold is None else self.threshold))
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Signals:
