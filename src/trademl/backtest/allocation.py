@@ -144,7 +144,9 @@ class Allocation:
         at = self.fill_decision[own]
         value = np.abs(self.units[own]) * self.price[own] * multiplier
         worse = self.units[own] * (self.price[own] - self.mid[own]) * multiplier
-        traded, fees, slipped = (np.bincount(at, v, n) for v in (value, self.fee[own], worse))
+        traded, fees, slipped = (
+            np.asarray(np.bincount(at, v, n), float) for v in (value, self.fee[own], worse)
+        )
         return {"turnover": traded / self.decided_equity, "fees": fees, "slippage": slipped}
 
 
@@ -235,87 +237,42 @@ def _allocate(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Return equity, cash, the columns of the fills, the account at each decision, and counts."""
     n_assets, n_rows = bid.shape
-    units, wanted = np.zeros(n_assets), np.zeros(n_assets)
-    share = np.full(n_assets, np.nan)  # of the account, where an order has no size yet
-    arrives = np.full(n_assets, NEVER)
-    source = np.full(n_assets, -1)
+    units = np.zeros(n_assets)
     seen = np.full(n_assets, -1)  # last row with a price
+    orders = _no_orders(n_assets)
     equity, cash_T = np.empty(n_rows), np.empty(n_rows)
     where_F, money_F = np.empty((ROOM, 3), np.int64), np.empty((ROOM, 4))
     decided = np.full(len(row_R), np.nan)
     n, r, halted, rejected, cash, base, is_out = 0, 0, 0, 0, capital, capital, False
     for t in range(n_rows):
-        for a in range(n_assets):
-            if units[a] != 0:
-                per_unit = paid_bought[a, t] if units[a] > 0 else paid_sold[a, t]
-                cash += abs(units[a]) * per_unit
-            if bid[a, t] == bid[a, t] and ask[a, t] == ask[a, t]:
-                seen[a] = t
-        again = True
-        while again:
-            again = False
-            for a in range(n_assets):
-                if arrives[a] > ts[t] or seen[a] != t:
-                    continue
-                mid = (bid[a, t] + ask[a, t]) / 2
-                if share[a] == share[a]:
-                    wanted[a] = _sized(share[a], base, mid, friction, limits)
-                ordered = wanted[a] - units[a]
-                arrives[a], share[a] = NEVER, np.nan
-                if ordered == 0:
-                    continue
-                side = 1 if ordered > 0 else -1
-                worse = slippage_on(bid[a], ask[a], book[a], friction, t, abs(ordered))
-                price = entry_price(side, bid[a, t], ask[a, t], worse)
-                fee = abs(ordered) * (friction.fee_rate * price + friction.fee_per_unit)
-                cash -= ordered * price * friction.multiplier + fee
-                units[a] = wanted[a]
-                if n == len(where_F):
-                    where_F, money_F = _longer(where_F), _longer(money_F)
-                where_F[n, 0], where_F[n, 1], where_F[n, 2] = t, a, source[a]
-                money_F[n, 0], money_F[n, 1], money_F[n, 2] = ordered, price, mid
-                money_F[n, 3] = fee
-                n += 1
-            worth = cash
-            for a in range(n_assets):
-                if units[a] != 0:
-                    side = 1 if units[a] > 0 else -1
-                    touch = exit_touch(side, bid[a, seen[a]], ask[a, seen[a]])
-                    worth += units[a] * touch * friction.multiplier
+        cash += _hold(t, bid, ask, paid_bought, paid_sold, units, seen)
+        is_settled = False
+        while not is_settled:
+            while n + n_assets > len(where_F):
+                where_F, money_F = _longer(where_F), _longer(money_F)
+            n, paid = _fill(
+                t, ts, bid, ask, book, friction, limits, orders, base, units, seen,
+                where_F, money_F, n,
+            )  # fmt: skip
+            cash -= paid
+            worth = cash + _worth(bid, ask, friction, units, seen)
             account_value(account, ts[t], worth - capital)
             may = may_hold(limits, account)
+            is_settled = True
             if not may and not is_out:
-                is_out, again = True, True
-                for a in range(n_assets):
-                    wanted[a], share[a], source[a] = 0.0, np.nan, -1
-                    arrives[a] = later(ts[t], friction.seen_ns) if units[a] != 0 else NEVER
-            if r < len(row_R) and row_R[r] == t and not again:
-                decided[r], base, again, is_out = worth, worth, True, not may
+                is_out, is_settled = True, False
+                _order_all_out(orders, units, later(ts[t], friction.seen_ns))
+            elif r < len(row_R) and row_R[r] == t:
+                decided[r], base, is_out, is_settled = worth, worth, not may, False
                 halted += not may
-                for a in range(n_assets):
-                    target = weight_RA[r, a] if may and worth > 0 else 0.0
-                    arrives[a], share[a] = NEVER, np.nan
-                    if target == 0.0 and units[a] == 0.0:
-                        continue
-                    mid = np.nan
-                    if seen[a] >= 0:
-                        mid = (bid[a, seen[a]] + ask[a, seen[a]]) / 2
-                        held = units[a] * mid * friction.multiplier
-                        if target != 0.0 and abs(held / worth - target) <= band:
-                            continue
-                    if is_rejected(limits, decided_ns[r] + a):
-                        rejected += 1
-                        continue
-                    if mid == mid:
-                        wanted[a] = _sized(target, worth, mid, friction, limits)
-                    else:
-                        share[a] = target
-                    arrives[a], source[a] = later(decided_ns[r], friction.seen_ns), r
+                target_A = weight_RA[r] if may and worth > 0 else np.zeros(n_assets)
+                rejected += _decide(
+                    target_A, bid, ask, friction, limits, orders, units, seen, worth, band,
+                    decided_ns[r], r,
+                )  # fmt: skip
                 r += 1
         equity[t], cash_T[t] = worth, cash
-    waiting = 0
-    for a in range(n_assets):
-        waiting += arrives[a] != NEVER
+    waiting = (orders[0] != NEVER).sum()
     return (
         equity, cash_T, where_F[:n, 0].copy(), where_F[:n, 1].copy(), where_F[:n, 2].copy(),
         money_F[:n, 0].copy(), money_F[:n, 1].copy(), money_F[:n, 2].copy(), money_F[:n, 3].copy(),
@@ -324,13 +281,112 @@ def _allocate(  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, inline="always")
+def _no_orders(n_assets):  # type: ignore[no-untyped-def]
+    """Return of each asset's order: arrival, decision, units wanted, and a share not yet sized."""
+    return (
+        np.full(n_assets, NEVER),
+        np.full(n_assets, -1),
+        np.zeros(n_assets),
+        np.full(n_assets, np.nan),
+    )
+
+
+@njit(nogil=True)
+def _hold(t, bid, ask, paid_bought, paid_sold, units, seen):  # type: ignore[no-untyped-def]
+    """Note which assets have a price on a row, and return what positions were paid until then."""
+    paid = 0.0
+    for a in range(len(units)):
+        if units[a] != 0:
+            paid += abs(units[a]) * (paid_bought[a, t] if units[a] > 0 else paid_sold[a, t])
+        if bid[a, t] == bid[a, t] and ask[a, t] == ask[a, t]:
+            seen[a] = t
+    return paid
+
+
+@njit(nogil=True)
+def _fill(  # type: ignore[no-untyped-def]
+    t, ts, bid, ask, book, friction, limits, orders, base, units, seen, where_F, money_F, n
+):  # fmt: skip
+    """Fill the orders that have arrived and find a price; return the fills so far and the cash."""
+    arrives, source, wanted, share = orders
+    paid = 0.0
+    for a in range(len(units)):
+        if arrives[a] > ts[t] or seen[a] != t:
+            continue
+        mid = (bid[a, t] + ask[a, t]) / 2
+        if share[a] == share[a]:
+            wanted[a] = _sized(share[a], base, mid, friction, limits)
+        ordered = wanted[a] - units[a]
+        arrives[a], share[a] = NEVER, np.nan
+        if ordered == 0:
+            continue
+        worse = slippage_on(bid[a], ask[a], book[a], friction, t, abs(ordered))
+        price = entry_price(1 if ordered > 0 else -1, bid[a, t], ask[a, t], worse)
+        fee = abs(ordered) * (friction.fee_rate * price + friction.fee_per_unit)
+        paid += ordered * price * friction.multiplier + fee
+        units[a] = wanted[a]
+        where_F[n, 0], where_F[n, 1], where_F[n, 2] = t, a, source[a]
+        money_F[n, 0], money_F[n, 1], money_F[n, 2], money_F[n, 3] = ordered, price, mid, fee
+        n += 1
+    return n, paid
+
+
+@njit(nogil=True)
+def _worth(bid, ask, friction, units, seen):  # type: ignore[no-untyped-def]
+    """Return what positions are worth at the exit touch that each asset last had."""
+    worth = 0.0
+    for a in range(len(units)):
+        if units[a] != 0:
+            touch = exit_touch(1 if units[a] > 0 else -1, bid[a, seen[a]], ask[a, seen[a]])
+            worth += units[a] * touch * friction.multiplier
+    return worth
+
+
+@njit(nogil=True)
+def _order_all_out(orders, units, arrives_ns):  # type: ignore[no-untyped-def]
+    arrives, source, wanted, share = orders
+    for a in range(len(units)):
+        wanted[a], share[a], source[a] = 0.0, np.nan, -1
+        arrives[a] = arrives_ns if units[a] != 0 else NEVER
+
+
+@njit(nogil=True)
+def _decide(  # type: ignore[no-untyped-def]
+    target_A, bid, ask, friction, limits, orders, units, seen, worth, band, decided_ns, r
+):
+    """Replace every order by what a rebalance wants, and return how many the venue rejects."""
+    arrives, source, wanted, share = orders
+    rejected = 0
+    for a in range(len(units)):
+        target = target_A[a]
+        arrives[a], share[a] = NEVER, np.nan
+        if target == 0.0 and units[a] == 0.0:
+            continue
+        mid = np.nan
+        if seen[a] >= 0:
+            mid = (bid[a, seen[a]] + ask[a, seen[a]]) / 2
+            held = units[a] * mid * friction.multiplier
+            if target != 0.0 and abs(held / worth - target) <= band:
+                continue
+        if is_rejected(limits, decided_ns + a):
+            rejected += 1
+            continue
+        if mid == mid:
+            wanted[a] = _sized(target, worth, mid, friction, limits)
+        else:
+            share[a] = target
+        arrives[a], source[a] = later(decided_ns, friction.seen_ns), r
+    return rejected
+
+
+@njit(nogil=True)
 def _sized(share, worth, mid, friction, limits):  # type: ignore[no-untyped-def]
     """Return the units that are a share of an account."""
     units = share * worth / (mid * friction.multiplier)
     return min(max(units, -limits.max_units), limits.max_units)
 
 
-@njit(nogil=True, inline="always")
+@njit(nogil=True)
 def _longer(table):  # type: ignore[no-untyped-def]
     larger = np.empty((2 * table.shape[0], table.shape[1]), table.dtype)
     larger[: table.shape[0]] = table

@@ -108,7 +108,7 @@ def backtest_model(
     else:
         progress.step("backtest")
         progress.done(f"kept {published.id}")
-    _record(published, model, dataset, deployment_id, ledger)
+    record_backtest(published, model, dataset, deployment_id, ledger)
     return published
 
 
@@ -148,13 +148,14 @@ def write_rows(path: Path, rows: list[dict[str, object]], table: type[tables.Bas
     pq.write_table(pa.table({name: [row[name] for row in rows] for name in names}), path)
 
 
-def _record(
+def record_backtest(
     published: Artifact,
     model: Artifact,
     dataset: Artifact,
     deployment_id: str | None,
     ledger: Ledger,
 ) -> None:
+    """Write a backtest, its trades and its equity into the ledger."""
     import pyarrow.parquet as pq
 
     row = tables.Backtest(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
+
+if TYPE_CHECKING:
+    from trademl.store.artifacts import Artifact
 
 app = typer.Typer(
     help="Trade a model's scores, or a strategy of your own, on the one fill model.",
@@ -183,3 +186,55 @@ def _interval(figure: Mapping[str, Any]) -> str:
         "undefined" if figure[name] is None else f"{figure[name]:.2f}" for name in ("low", "high")
     )
     return f"{figure['value']:.2f} (95 % from {low} to {high})"
+
+
+@app.command("replay")
+def replay(
+    model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    serving: Annotated[
+        Literal["ideal", "modelled", "recorded"],
+        typer.Option(help="Where answers come from: [replay]'s load, or the ledger's predictions."),
+    ] = "modelled",
+    smaller: Annotated[
+        list[str] | None, typer.Option(help="Smaller models of the ladder, biggest first.")
+    ] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Trade a model's test rows as serving answers them; what each degradation cost."""
+    from trademl.backtest.replay import backtest_replay
+
+    with open_session(config, workspace) as session, session.workspace.lock():
+        store, told = session.workspace.store, session.strategy
+        found = backtest_replay(
+            store.newest("model", model),
+            told.costs,
+            store,
+            session.workspace.ledger,
+            kind=serving,
+            endpoint=told.serving.endpoint,
+            strategy=told.name,
+            smaller=[store.get(one) for one in smaller or ()],
+            policy=told.ladder,
+            load=told.replay,
+            config=told.backtest,
+            seed=told.seed,
+            progress=session.progress,
+        )
+    emit({"id": found.id, **found.metrics}, as_json=json, lines=_serving_lines(found))
+
+
+def _serving_lines(found: Artifact) -> list[str]:
+    told = found.metrics["serving"]
+    return [
+        f"{found.id}: net PnL {told['served']:.2f} as served ({told['kind']}), "
+        f"{told['ideal']:.2f} with ideal serving",
+        *(f"  cost of {name}: {cost:.2f}" for name, cost in told["by"].items()),
+        f"  interaction: {told['interaction']:.2f}",
+        f"  of {told['n']} answers {told['n_smaller']} came from smaller models, "
+        f"{told['n_cached']} from the cache, {told['n_abstained']} never",
+        f"  models that were live: {', '.join(told['models'])}",
+        *_ladder(found.metrics),
+        *_realism(found.metrics),
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trademl.aws.settings import AwsConfig
+from trademl.backtest.served_answers import ReplayConfig
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.walk_settings import WalkForwardConfig
 from trademl.backtest.walk_windows import LearnSettings
@@ -58,6 +59,7 @@ class Strategy:
     gate: GateConfig = field(default_factory=GateConfig)
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
     walk_forward: WalkForwardConfig = field(default_factory=WalkForwardConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)

@@ -183,7 +183,7 @@ def markets(draw):
     return Panel(ts, bid, ask, paid, -paid), Weights(at, weight), costs, rules, limits
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(markets())
 def test_the_compiled_allocation_is_the_plain_reading_to_the_cent(market):
     prices, wanted, costs, rules, limits = market
