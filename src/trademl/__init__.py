@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
+    from trademl.backtest.allocation import run_allocation
     from trademl.backtest.jobs import backtest_model
+    from trademl.backtest.replay import backtest_replay
+    from trademl.backtest.walk_forward import backtest_walk_forward
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
@@ -76,6 +79,8 @@ _HOME = {
     "Workspace": "pipeline.workspace",
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
+    "backtest_replay": "backtest.replay",
+    "backtest_walk_forward": "backtest.walk_forward",
     "build_features": "etl.build",
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
@@ -107,6 +112,7 @@ _HOME = {
     "replay": "ingest.replay",
     "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
+    "run_allocation": "backtest.allocation",
     "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",

@@ -89,7 +89,7 @@ def backtest_model(
         batch = read_batch(store.get(dataset.manifest["parents"][0]))
         with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
             batch = replace(batch, quotes=with_volatility(batch.quotes, costs))
-            signals, batch = _signals(batch, rows.order_id_N, score_N, costs)
+            signals, batch = signals_on(batch, rows.order_id_N, score_N, costs)
             result = backtest(
                 batch.quotes,
                 signals,
@@ -101,21 +101,21 @@ def backtest_model(
                 progress=progress,
             )
             trades, equity = ledger_rows(result, batch.quotes)
-            _write(draft.path / TRADES, trades, tables.Trade)
-            _write(draft.path / EQUITY, equity, tables.Equity)
+            write_rows(draft.path / TRADES, trades, tables.Trade)
+            write_rows(draft.path / EQUITY, equity, tables.Equity)
             draft.metrics.update(result.metrics)
         published = store.get(identity)
     else:
         progress.step("backtest")
         progress.done(f"kept {published.id}")
-    _record(published, model, dataset, deployment_id, ledger)
+    record_backtest(published, model, dataset, deployment_id, ledger)
     return published
 
 
-def _signals(
+def signals_on(
     batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64], costs: Costs
 ) -> tuple[Signals, Batch]:
-    """Return the split's signals on the part of the recording that they can touch at these costs.
+    """Return orders of a batch as signals, on the part of the recording that they can touch.
 
     What was recorded does not say how far that is: at another latency an order leaves later.
     """
@@ -139,7 +139,8 @@ def _signals(
     return Signals(span.orders, order_id_N, score_N), span
 
 
-def _write(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) -> None:
+def write_rows(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) -> None:
+    """Write rows of a ledger's table, without the backtest's id, as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -147,13 +148,14 @@ def _write(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) 
     pq.write_table(pa.table({name: [row[name] for row in rows] for name in names}), path)
 
 
-def _record(
+def record_backtest(
     published: Artifact,
     model: Artifact,
     dataset: Artifact,
     deployment_id: str | None,
     ledger: Ledger,
 ) -> None:
+    """Write a backtest, its trades and its equity into the ledger."""
     import pyarrow.parquet as pq
 
     row = tables.Backtest(

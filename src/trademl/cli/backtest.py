@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
+
+if TYPE_CHECKING:
+    from trademl.store.artifacts import Artifact
 
 app = typer.Typer(
     help="Trade a model's scores, or a strategy of your own, on the one fill model.",
@@ -103,3 +106,135 @@ def _ladder(metrics: Mapping[str, Any]) -> list[str]:
 
 def _realism(metrics: Mapping[str, Any]) -> list[str]:
     return ["  real: " + "; ".join(f"{part} {what}" for part, what in metrics["realism"].items())]
+
+
+@app.command("walk-forward")
+def walk_forward(
+    batch: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option(help="Orders, or a duration such as 30d, to train, validate and test on."),
+    ] = None,
+    trade: Annotated[
+        str | None, typer.Option(help="Orders, or a duration, traded before the next training.")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="How many, where no lengths are given.")
+    ] = None,
+    anchored: Annotated[
+        bool, typer.Option("--anchored", help="Learn from everything before, not the last LEARN.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="Windows learned at the same time; one a core by default.")
+    ] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Train, select, gate, trade what comes next, roll; interrupted, it goes on where it was."""
+    from trademl.backtest.walk_forward import backtest_walk_forward
+    from trademl.pipeline.strategy import learn_settings
+
+    flags = {
+        "walk_forward.learn": learn,
+        "walk_forward.trade": trade,
+        "walk_forward.windows": windows,
+        "walk_forward.anchored": anchored or None,
+        "walk_forward.processes": processes,
+    }
+    with open_session(config, workspace, flags=flags) as session, session.workspace.lock():
+        found = backtest_walk_forward(
+            session.workspace.store.newest("batch", batch),
+            learn_settings(session.strategy),
+            session.strategy.gate,
+            session.strategy.backtest,
+            session.workspace.store,
+            session.workspace.ledger,
+            progress=session.progress,
+        )
+    emit({"id": found.id, **found.metrics}, as_json=json, lines=_walk_lines(found.metrics))
+
+
+def _walk_lines(metrics: Mapping[str, Any]) -> list[str]:
+    sharpe, ungated = metrics["figures"]["sharpe"], metrics["ungated"]
+    return [
+        str(metrics["headline"]),
+        f"  {metrics['n_trades']} trades, net PnL {metrics['net_pnl']:.2f}, max drawdown "
+        f"{metrics['max_drawdown']:.2f}, Sharpe {_interval(sharpe)}",
+        f"  not gated, for comparison only: {ungated['n_trades']} trades, net PnL "
+        f"{ungated['net_pnl']:.2f}",
+        *_ladder(metrics),
+        "  window  learned  orders  trades  net PnL  (not gated)  verdict",
+        *(
+            f"  {one['number']:>6}  {one['n_learned']:>7}  {one['n_orders']:>6}  "
+            f"{one['n_trades']:>6}  {one['pnl']:>7.2f}  {one['ungated_pnl']:>11.2f}  "
+            f"{one['verdict']}{_why(one['reasons'])}"
+            for one in metrics["windows"]
+        ),
+        *_realism(metrics),
+    ]
+
+
+def _why(reasons: list[str]) -> str:
+    return f": {reasons[0]}" if reasons else ""
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    low, high = (
+        "undefined" if figure[name] is None else f"{figure[name]:.2f}" for name in ("low", "high")
+    )
+    return f"{figure['value']:.2f} (95 % from {low} to {high})"
+
+
+@app.command("replay")
+def replay(
+    model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    serving: Annotated[
+        Literal["ideal", "modelled", "recorded"],
+        typer.Option(help="Where answers come from: [replay]'s load, or the ledger's predictions."),
+    ] = "modelled",
+    smaller: Annotated[
+        list[str] | None, typer.Option(help="Smaller models of the ladder, biggest first.")
+    ] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Trade a model's test rows as serving answers them; what each degradation cost."""
+    from trademl.backtest.replay import backtest_replay
+
+    with open_session(config, workspace) as session, session.workspace.lock():
+        store, told = session.workspace.store, session.strategy
+        found = backtest_replay(
+            store.newest("model", model),
+            told.costs,
+            store,
+            session.workspace.ledger,
+            kind=serving,
+            endpoint=told.serving.endpoint,
+            strategy=told.name,
+            smaller=[store.get(one) for one in smaller or ()],
+            policy=told.ladder,
+            load=told.replay,
+            config=told.backtest,
+            seed=told.seed,
+            progress=session.progress,
+        )
+    emit({"id": found.id, **found.metrics}, as_json=json, lines=_serving_lines(found))
+
+
+def _serving_lines(found: Artifact) -> list[str]:
+    told = found.metrics["serving"]
+    return [
+        f"{found.id}: net PnL {told['served']:.2f} as served ({told['kind']}), "
+        f"{told['ideal']:.2f} with ideal serving",
+        *(f"  cost of {name}: {cost:.2f}" for name, cost in told["by"].items()),
+        f"  interaction: {told['interaction']:.2f}",
+        f"  of {told['n']} answers {told['n_smaller']} came from smaller models, "
+        f"{told['n_cached']} from the cache, {told['n_abstained']} never",
+        f"  models that were live: {', '.join(told['models'])}",
+        *_ladder(found.metrics),
+        *_realism(found.metrics),
+    ]

@@ -299,6 +299,39 @@ class Equity(Base):
     equity: Mapped[float]
 
 
+class WalkForward(Base):
+    """A strategy retrained again and again over one batch, each model traded on what came next."""
+
+    __tablename__ = "walk_forwards"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"))
+    from_ns: Mapped[int]
+    to_ns: Mapped[int]
+    settings: Mapped[Json]
+    metrics: Mapped[Json]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class WalkWindow(Base):
+    """One window of a walk-forward: what was known, which model came of it, what it earned."""
+
+    __tablename__ = "walk_windows"
+
+    walk_forward_id: Mapped[str] = mapped_column(ForeignKey("walk_forwards.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
+    verdict: Mapped[str]  # promote | hold | reject | untrained
+    reasons: Mapped[list[str]]
+    n_learned: Mapped[int]
+    traded_from_ns: Mapped[int]
+    traded_to_ns: Mapped[int]
+    n_trades: Mapped[int]
+    pnl: Mapped[float]
+    ungated_pnl: Mapped[float]
+
+
 class Run(Base):
     """One pass of the pipeline and the artifacts that it ended with."""
 

@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from trademl.aws.settings import AwsConfig
+from trademl.backtest.served_answers import ReplayConfig
 from trademl.backtest.settings import BacktestConfig
+from trademl.backtest.walk_settings import WalkForwardConfig
+from trademl.backtest.walk_windows import LearnSettings
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
@@ -55,6 +58,8 @@ class Strategy:
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     gate: GateConfig = field(default_factory=GateConfig)
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
+    walk_forward: WalkForwardConfig = field(default_factory=WalkForwardConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
@@ -89,4 +94,18 @@ def check_strategy(strategy: Strategy) -> None:
     feed = strategy.feed
     session_days(
         np.zeros(1, np.int64), timezone=feed.timezone or "UTC", session_open=feed.session_open
+    )
+
+
+def learn_settings(strategy: Strategy) -> LearnSettings:
+    """Return what of a strategy decides the models of a walk-forward."""
+    return LearnSettings(
+        features=strategy.features,
+        split=strategy.split,
+        health=strategy.health,
+        costs=strategy.costs,
+        selection=strategy.selection,
+        tuning=strategy.tuning,
+        walk=strategy.walk_forward,
+        seed=strategy.seed,
     )
