@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trademl.aws.settings import AwsConfig
+from trademl.backtest.quarterly_settings import QuarterlyConfig
 from trademl.backtest.served_answers import ReplayConfig
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.walk_settings import WalkForwardConfig
@@ -58,6 +59,7 @@ class Strategy:
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     gate: GateConfig = field(default_factory=GateConfig)
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
+    allocation: QuarterlyConfig = field(default_factory=QuarterlyConfig)
     walk_forward: WalkForwardConfig = field(default_factory=WalkForwardConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
