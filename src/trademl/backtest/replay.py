@@ -245,7 +245,7 @@ def _only_deployment(spans: Sequence[Live]) -> str | None:
 
 def _models(model: Artifact, spans: Sequence[Live], rows: Split) -> dict[str, Any]:
     """Return which models were live, and whether the ledger knows of any in this span."""
-    own = sorted({spans[k].model_id for k in set(live_at(list(spans), rows.as_of_N)) if k >= 0})
+    own = sorted({spans[k].model_id for k in set(live_at(spans, rows.as_of_N)) if k >= 0})
     return {"models": own or [model.id], "is_live_history": bool(own)}
 
 
@@ -314,8 +314,8 @@ def _served(
             rows.as_of_N, rows.features_ND, score_MN, models, policy, load, seed=seed
         )
     elif kind == "recorded":
-        ids = [span.deployment_id for span in spans if span.deployment_id]
-        answers = recorded_answers(ledger, ids, dataset.id, rows.order_id_N)
+        deployed = [span for span in spans if span.deployment_id]
+        answers = recorded_answers(ledger, deployed, dataset.id, rows.order_id_N, rows.as_of_N)
         if answers.is_abstention.all():
             raise DataError(
                 f"no live deployment has a recorded prediction for the test rows of {dataset.id}: "
@@ -345,7 +345,7 @@ def _live(
     ledger: Ledger,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return scores and thresholds of the model that was live at each row."""
-    which_N = live_at(list(spans), rows.as_of_N)
+    which_N = live_at(spans, rows.as_of_N)
     if (which_N < 0).all():
         return given_N, np.full(len(rows), _cut(given))
     score, cut = np.full(len(rows), np.nan), np.full(len(rows), np.inf)
