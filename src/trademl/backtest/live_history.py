@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -38,7 +39,7 @@ def live_history(ledger: Ledger, endpoint: str, strategy: str) -> list[Live]:
     return sorted(deployed or reigned, key=lambda live: live.from_ns)
 
 
-def live_at(spans: list[Live], ts_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def live_at(spans: Sequence[Live], ts_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the number of the span that each time lies in, -1 where nothing was live."""
     found = np.full(len(ts_N), -1)
     for number, span in enumerate(spans):

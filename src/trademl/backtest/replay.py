@@ -125,14 +125,16 @@ def serving_costs(
     Returns
     -------
     dict
-        ``ideal`` and ``served`` net PnL, their ``difference``, under ``by`` the cost of each of
-        `DEGRADATIONS`, and ``interaction``: the difference less their sum.
+        ``ideal`` and ``served`` net PnL, where the venue rejects nothing, their ``difference``,
+        under ``by`` the cost of each of `DEGRADATIONS`, and ``interaction``: the difference less
+        their sum.
     """
+    limits = replace(config.limits(seed), reject_share=0.0)  # chance would tell of other orders
 
     def net(*off: str) -> float:
         span, taken = as_served(quotes, signals, *serving.without(*off))
         wanted = sized(span, taken, costs, config).flagged(0.0)
-        return float(run_compiled(span, wanted, costs, limits=config.limits(seed)).pnl.sum())
+        return float(run_compiled(span, wanted, costs, limits=limits).pnl.sum())
 
     ideal, real = net(*DEGRADATIONS), net()
     by = {name: net(name) - real for name in DEGRADATIONS}
@@ -225,7 +227,7 @@ def backtest_replay(
                     "serving": {
                         "kind": kind,
                         **_shares(answered),
-                        "models": sorted({span.model_id for span in spans}) or [model.id],
+                        **_models(model, spans, rows),
                         **serving_costs(quotes, signals, serving, costs, config, seed),
                     },
                 }
@@ -239,6 +241,12 @@ def backtest_replay(
 def _only_deployment(spans: Sequence[Live]) -> str | None:
     ids = {span.deployment_id for span in spans}
     return ids.pop() if len(ids) == 1 else None
+
+
+def _models(model: Artifact, spans: Sequence[Live], rows: Split) -> dict[str, Any]:
+    """Return which models were live, and whether the ledger knows of any in this span."""
+    own = sorted({spans[k].model_id for k in set(live_at(spans, rows.as_of_N)) if k >= 0})
+    return {"models": own or [model.id], "is_live_history": bool(own)}
 
 
 def _shares(answers: Answers) -> dict[str, Any]:
@@ -306,8 +314,8 @@ def _served(
             rows.as_of_N, rows.features_ND, score_MN, models, policy, load, seed=seed
         )
     elif kind == "recorded":
-        ids = [span.deployment_id for span in spans if span.deployment_id]
-        answers = recorded_answers(ledger, ids, dataset.id, rows.order_id_N)
+        deployed = [span for span in spans if span.deployment_id]
+        answers = recorded_answers(ledger, deployed, dataset.id, rows.order_id_N, rows.as_of_N)
         if answers.is_abstention.all():
             raise DataError(
                 f"no live deployment has a recorded prediction for the test rows of {dataset.id}: "
@@ -337,7 +345,7 @@ def _live(
     ledger: Ledger,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return scores and thresholds of the model that was live at each row."""
-    which_N = live_at(list(spans), rows.as_of_N)
+    which_N = live_at(spans, rows.as_of_N)
     if (which_N < 0).all():
         return given_N, np.full(len(rows), _cut(given))
     score, cut = np.full(len(rows), np.nan), np.full(len(rows), np.inf)

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.backtest.live_history import Live, live_at
 from trademl.errors import ConfigError
 from trademl.ledger import Ledger, tables
 from trademl.market.quotes import NS_PER_S
@@ -165,18 +166,28 @@ def modelled_answers(
 
 
 def recorded_answers(
-    ledger: Ledger, deployment_ids: Sequence[str], dataset_id: str, order_id_N: NDArray[np.int64]
+    ledger: Ledger,
+    spans: Sequence[Live],
+    dataset_id: str,
+    order_id_N: NDArray[np.int64],
+    as_of_N: NDArray[np.int64],
 ) -> Answers:
-    """Read what deployments answered about a dataset's orders from the ledger's predictions.
+    """Read what was answered about a dataset's orders from the ledger's predictions.
 
-    An order without a prediction is an abstention. Predictions hold no times: their latency is 0,
-    their tier the biggest.
+    An order is answered by the deployment that was live at it, or by any of ``spans`` where none of
+    them was live in the whole span; without a prediction it is an abstention. Predictions hold no
+    times: their latency is 0, their tier the biggest.
     """
-    by_order = {
-        row.order_id: row.score
-        for one in deployment_ids
-        for row in ledger.rows(tables.Prediction, deployment_id=one, dataset_id=dataset_id)
-    }
-    score = np.array([by_order.get(int(one), np.nan) for one in order_id_N])
+    which_N, score = live_at(spans, as_of_N), np.full(len(order_id_N), np.nan)
+    for number, span in enumerate(spans):
+        by_order = {
+            row.order_id: row.score
+            for row in ledger.rows(
+                tables.Prediction, deployment_id=span.deployment_id, dataset_id=dataset_id
+            )
+        }
+        told = np.array([by_order.get(int(one), np.nan) for one in order_id_N])
+        own = (which_N == number) if (which_N >= 0).any() else np.isnan(score)
+        score[own] = told[own]
     zero = np.zeros(len(score), np.int64)
     return Answers(score, np.where(np.isnan(score), -1, 0), zero, zero)

@@ -269,7 +269,9 @@ def _serving_lines(found: Artifact) -> list[str]:
         f"  interaction: {told['interaction']:.2f}",
         f"  of {told['n']} answers {told['n_smaller']} came from smaller models, "
         f"{told['n_cached']} from the cache, {told['n_abstained']} never",
-        f"  models that were live: {', '.join(told['models'])}",
+        f"  models that were live: {', '.join(told['models'])}"
+        if told["is_live_history"]
+        else f"  nothing is known to have been live in this span: {told['models'][0]} throughout",
         *_ladder(found.metrics),
         *_realism(found.metrics),
     ]
