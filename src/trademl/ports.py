@@ -69,7 +69,7 @@ class OrderTicket:
     Parameters
     ----------
     key : str
-        The client order key: 1 to 36 letters, digits, ``-`` and ``_``, never used for another order.
+        The client order key: 1 to 36 letters, digits, ``-`` and ``_``, never used again.
     strategy, instrument : str
     quantity : float
         Units of the instrument, above 0; contracts where it is traded in contracts.

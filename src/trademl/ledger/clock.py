@@ -1,4 +1,4 @@
-"""The database's own clock, as an SQL expression: one clock for every region that shares a ledger."""
+"""The database's own clock as an SQL expression: one for all regions that share a ledger."""
 
 from __future__ import annotations
 

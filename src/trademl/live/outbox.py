@@ -8,11 +8,12 @@ queued -> sending -> sent -> filled
    +-> cancelled
 ```
 
-A process may be killed between any two steps. What it had queued is still there; what it was sending is
-sent again under the same key, which the broker knows; what it had not accounted is asked for again.
+A process may be killed between any two steps. What it had queued is still there; what it was
+sending is sent again under the same key, which the broker knows; what it had not accounted is asked
+for again.
 
-At any time one process alone sends the orders of a strategy: the one that holds its lease, where there is
-one (`trademl.live.lease`).
+At any time one process alone sends the orders of a strategy: the one that holds its lease, where
+there is one.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def order_key(*parts: str | int) -> str:
 def queue(
     session: Session, ticket: OrderTicket, *, fence: Fence | None = None, reason: str = ""
 ) -> bool:
-    """Put an order into the outbox, in the transaction of ``session``, which holds its decision too.
+    """Put an order into the outbox, in the transaction of ``session``: that of its decision.
 
     Returns
     -------
@@ -161,7 +162,7 @@ def step(
     where: ColumnElement[bool] | None = None,
     **values: Any,
 ) -> bool:
-    """Take an order from one of the statuses ``before`` to ``after``; return whether it was there."""
+    """Take an order from a status of ``before`` to ``after``; return whether it had one of them."""
     statement = update(BrokerOrder).where(BrokerOrder.key == key, BrokerOrder.status.in_(before))
     if where is not None:
         statement = statement.where(where)

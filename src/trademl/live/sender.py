@@ -173,6 +173,6 @@ def _account(session: Session, strategy: str, fill: BrokerFill) -> bool:
     session.add(BrokerFilled(**asdict(fill)))
     session.flush()
     filled = select(func.sum(BrokerFilled.quantity)).filter_by(order_key=fill.order_key)
-    if session.scalar(filled) >= order.quantity * _WHOLE:
+    if (session.scalar(filled) or 0.0) >= order.quantity * _WHOLE:
         order.status = "filled"
     return True

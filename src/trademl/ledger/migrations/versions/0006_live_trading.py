@@ -76,7 +76,9 @@ def _add_orders() -> None:
         sa.Column("price", sa.Double(), nullable=False),
         sa.Column("fees", sa.Double(), nullable=False),
         sa.ForeignKeyConstraint(
-            ["order_key"], ["broker_orders.key"], name=op.f("fk_broker_fills_order_key_broker_orders")
+            ["order_key"],
+            ["broker_orders.key"],
+            name=op.f("fk_broker_fills_order_key_broker_orders"),
         ),
         sa.PrimaryKeyConstraint("order_key", "number", name=op.f("pk_broker_fills")),
     )
