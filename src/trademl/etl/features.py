@@ -72,7 +72,8 @@ class FeatureSource:
     def is_finished(self) -> NDArray[np.bool_]:
         """Whether each row's scale and indicators are there, which a full history does not say."""
         has_all: NDArray[np.bool_] = np.isfinite(self.indicator_NB).all(axis=1)
-        return has_all & np.isfinite(self.scale_N)
+        finished: NDArray[np.bool_] = np.logical_and(has_all, np.isfinite(self.scale_N))
+        return finished
 
     def fill(self, out_ND: NDArray[np.float32], start: int = 0) -> None:
         """Write the features of rows ``start`` to ``start + len(out_ND)`` into ``out_ND``.

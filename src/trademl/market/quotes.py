@@ -117,9 +117,14 @@ class QuoteTick(NamedTuple):
         """Return it as a recording of one quote."""
         sizes = (self.market_delay_s, self.bid_size, self.ask_size)
         delay_s, bid_size, ask_size = (None if x is None else np.array([x]) for x in sizes)
+        bid, ask, mid_open, high, low = np.array(self[1:6])[:, None]
         return Quotes(
             np.array([self.ts_event], np.int64),
-            *np.array(self[1:6])[:, None],
+            bid,
+            ask,
+            mid_open,
+            high,
+            low,
             np.array([self.flags], np.uint8),
             market_delay_s=delay_s,
             bid_size=bid_size,
