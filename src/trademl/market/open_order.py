@@ -1,4 +1,4 @@
-"""The fill model one quote at a time: an order as it is carried live, from its decision to its exit.
+"""The fill model one quote at a time: an order carried live, from its decision to its exit.
 
 What `trademl.market.fills.settle_one` finds in a recording, this finds as the quotes come, by the
 same functions and the same rules.
