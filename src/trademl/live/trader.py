@@ -56,6 +56,8 @@ class LivePlan:
         Lowest score that is traded.
     trades : bool
         Send orders; else decisions are only kept: shadow mode.
+    trades_shadow : bool
+        Send them on answers of a model in shadow mode too.
     """
 
     run_id: str
@@ -67,6 +69,7 @@ class LivePlan:
     health: HealthConfig
     threshold: float
     trades: bool
+    trades_shadow: bool = False
 
     def __post_init__(self) -> None:
         costs = self.costs
@@ -212,6 +215,7 @@ class Trader:
             known.score,
             known.tier,
             known.model_id,
+            "shadow" if known.outcome == "shadow" else "",
             reason=known.reason,
             age_ms=known.age_ms,
             latency_us=known.latency_us,
@@ -239,7 +243,8 @@ class Trader:
             units = self._risk.units(tick, barriers, opinion.score)
         if not units > 0:
             return "below", 0.0
-        if not self.plan.trades:
+        is_shadow = opinion.mode == "shadow" and not self.plan.trades_shadow
+        if is_shadow or not self.plan.trades:
             return "shadow", 0.0
         if self._open is not None:
             return "busy", 0.0
