@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
+from email.message import Message
 from email.parser import BytesParser
 from types import TracebackType
 from typing import Protocol, Self
@@ -148,7 +148,7 @@ def _headers(spread: float) -> list[tuple[str, str]]:
     ]
 
 
-def _opinion(headers: Mapping[str, str], body: bytes, began: float) -> Opinion:
+def _opinion(headers: Message, body: bytes, began: float) -> Opinion:
     predictions = orjson.loads(body)["predictions"]
     return Opinion(
         float(np.float32(predictions[0]["score"])) if predictions else None,

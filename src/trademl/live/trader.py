@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from math import isnan
 from typing import Any, NamedTuple, Protocol
 
-from trademl.errors import ConfigError
+from trademl.errors import ConfigError, ServeError
 from trademl.etl.live_features import LiveFeatures
 from trademl.etl.recipe import FeatureRecipe
 from trademl.ingest.order_bot import LiveOrderBot, OrderBotConfig
@@ -231,7 +231,10 @@ class Trader:
         row = self._features.row()
         if row.features_D is None:
             return Opinion(None, reason=row.reason)
-        return self._adviser.ask(row.features_D, tick.ask - tick.bid)
+        try:
+            return self._adviser.ask(row.features_D, tick.ask - tick.bid)
+        except ServeError as error:  # a server that is gone for a while: hold, and ask again
+            return Opinion(None, reason=str(error))
 
     def _outcome(
         self, tick: QuoteTick, barriers: tuple[float, float], opinion: Opinion

@@ -13,7 +13,7 @@ from trademl.backtest.live_risk import AccountRisk
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
-from trademl.errors import ConfigError
+from trademl.errors import ConfigError, ServeError
 from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import OrderBotConfig, place_orders
@@ -197,6 +197,16 @@ def test_an_unhealthy_feed_is_not_decided_on_where_the_policy_drops(ledger):
     assert set(trader.tally.outcomes) == {"abstained"}
     reasons = {row.reason for row in ledger.rows(LiveDecision)}
     assert any(reason.startswith("the feed is unhealthy") for reason in reasons)
+
+
+def test_a_server_that_is_gone_is_an_abstention_with_its_reason(ledger):
+    class Gone:
+        def ask(self, features_D, spread):
+            raise ServeError("nothing answers at http://there")
+
+    trader = make_trader(ledger, adviser=Gone())
+    assert run_all(trader, recording(n=600)) == []
+    assert "nothing answers at http://there" in {d.reason for d in ledger.rows(LiveDecision)}
 
 
 def test_every_decision_is_in_the_ledger_with_tier_and_model(ledger):
