@@ -71,8 +71,8 @@ class FeatureSource:
     @property
     def is_finished(self) -> NDArray[np.bool_]:
         """Whether each row's scale and indicators are there, which a full history does not say."""
-        has_all: NDArray[np.bool_] = np.isfinite(self.indicator_NB).all(axis=1)
-        finished: NDArray[np.bool_] = np.logical_and(has_all, np.isfinite(self.scale_N))
+        has_all = np.isfinite(self.indicator_NB).all(axis=1)
+        finished: NDArray[np.bool_] = np.logical_and(np.isfinite(self.scale_N), has_all)
         return finished
 
     def fill(self, out_ND: NDArray[np.float32], start: int = 0) -> None:

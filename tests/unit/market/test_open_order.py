@@ -30,7 +30,7 @@ def carried(quotes, costs, decided, side, take_profit, stop_loss, limit_ns, size
     return order, parts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     side=st.sampled_from([1, -1]),
@@ -42,12 +42,14 @@ def carried(quotes, costs, decided, side, take_profit, stop_loss, limit_ns, size
             Costs(),
             Costs(latency_ms=700, quote_delay_ms=400, slippage=0.1, slippage_spreads=0.2),
             Costs(latency_ms=2500, take_profit_is_market=True, spread_scale=1.5),
+            Costs(latency_ms=4000, quote_delay_ms=3000),
         ]
     ),
+    limit_ns=st.sampled_from([2_000_000_000, LIMIT_NS]),
     has_sizes=st.booleans(),
 )
 def test_an_order_fills_live_as_it_settles_in_a_recording(
-    seed, side, take_profit, stop_loss, size, costs, has_sizes
+    seed, side, take_profit, stop_loss, size, costs, limit_ns, has_sizes
 ):
     rng = np.random.default_rng(seed)
     quotes = random_walk(150, seed=seed, per_s=1.5)
@@ -57,10 +59,10 @@ def test_an_order_fills_live_as_it_settles_in_a_recording(
         sizes = {n: rng.integers(0, 4, 150).astype(float) for n in ("bid_size", "ask_size")}
         quotes = replace(quotes, **sizes)
     decided = int(rng.integers(0, 60))
-    order, parts = carried(quotes, costs, decided, side, take_profit, stop_loss, LIMIT_NS, size)
+    order, parts = carried(quotes, costs, decided, side, take_profit, stop_loss, limit_ns, size)
     entered, paid, left, got, reason, units = settle_one(
         *tape_of(quotes, costs), friction_of(costs), decided, side, take_profit, stop_loss,
-        LIMIT_NS, size,
+        limit_ns, size,
     )  # fmt: skip
     assert order.entry_ns == (quotes.ts_event[entered] if entered >= 0 else -1)
     assert order.exit_ns == (quotes.ts_event[left] if left >= 0 else -1)
