@@ -286,13 +286,14 @@ class Trader:
 
     def _send(self, index: int, tickets: list[OrderTicket], score: float) -> None:
         self._sender.work()
-        for ticket in tickets:  # sent by an earlier process: this one's broker must hear of it
-            self._broker.send(ticket)
         entry, leaving = tickets
+        if self._broker.order(entry.key) is None:  # an earlier process sent it to its own broker
+            for ticket in tickets:
+                self._broker.send(ticket)
+            self._sender.collect()
         order = self._broker.order(entry.key)
         assert order is not None  # noqa: S101  (a paper broker keeps every entry)
         self._open = _Open(index, entry.key, leaving.key, score, entry.quantity, order)
-        self._account()
 
     def _account(self) -> None:
         """Bring the broker's fills into the ledger, and end the round trip that they ended."""

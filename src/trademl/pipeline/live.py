@@ -96,7 +96,8 @@ def trade_live(
         If another process trades live in this workspace.
     """
     require_extra("serve")
-    with workspace.lock("live"):
+    # SQLite writes its log back, slowly, whenever the last connection closes: one stays open
+    with workspace.lock("live"), workspace.ledger.engine.connect():
         return _trade(
             strategy, workspace, options or LiveOptions(), stop or Event(), progress or Silent()
         )
