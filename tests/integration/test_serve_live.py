@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from trademl.backtest.compiled import run_compiled
 from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
 from trademl.config import load_settings
+from trademl.errors import ConfigError, ServeError
 from trademl.etl.features import feature_matrix, usable_rows
+from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import place_orders
 from trademl.ingest.sources import read_quotes
 from trademl.ledger import Ledger
-from trademl.ledger.live_tables import BrokerOrder, LiveDecision
+from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
 from trademl.serve.deployments import current_deployment, served_model
@@ -87,6 +90,7 @@ def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
         assert there[name] == here[name]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_one_that_was_stopped_go_on(trademl, project, workspace):
     command = [sys.executable, "-m", "trademl", "serve", "live", "--workspace", str(workspace)]
     command += ["--trade-refused", "--json", "--speed", "600"]
@@ -121,11 +125,24 @@ def wait_for_orders(workspace, *, more_than):
     raise AssertionError("no order came")
 
 
-def test_what_cannot_be_traded_is_refused_in_one_line(trademl, workspace, monkeypatch):
-    done = trademl("serve", "live", "--workspace", workspace, "--speed", "-1")
-    assert "--speed is -1" in one_line(done)
-    done = trademl("serve", "live", "--workspace", workspace, "--url", "http://127.0.0.1:1")
-    assert "nothing answers at" in one_line(done)
-    environ = {**os.environ, "TRADEML_COSTS__FINANCING_LONG_PCT": "3"}
-    done = trademl("serve", "live", "--workspace", workspace, env=environ)
-    assert "has financing" in one_line(done)
+def test_what_cannot_be_traded_is_refused_before_anything_is_kept(project, workspace, monkeypatch):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with pytest.raises(ConfigError, match="--speed is -1"):
+        LiveOptions(speed=-1)
+    other = replace(strategy, features=FeatureRecipe(lags=(Lags(7),)))
+    with Workspace(workspace) as opened:
+        with pytest.raises(ServeError, match="nothing answers at"):
+            trade_live(strategy, opened, LiveOptions(url="http://127.0.0.1:1"))
+        with pytest.raises(
+            ConfigError, match=r"takes 65 columns, the recipe of \[features\] has 12"
+        ):
+            trade_live(other, opened)
+        assert opened.ledger.rows(LiveRun) == []
+
+
+def test_two_processes_do_not_trade_in_one_workspace(trademl, workspace):
+    with Workspace(workspace) as opened, opened.lock("live"):
+        assert "is in use by another run" in one_line(
+            trademl("serve", "live", "--workspace", workspace)
+        )

@@ -129,16 +129,16 @@ def _trade(
         last_ns=0,
         summary={},
     )
-    journal = Journal(ledger, run)
     broker = PaperBroker(strategy.costs, f"paper-{plan.run_id}")
     side = Side[strategy.orders.side.upper()]
     risk = AccountRisk(strategy.backtest, strategy.costs, side, seed=strategy.seed)
-    n_seen = max(journal.known, default=-1) + 1
     served = ServedStrategy(
         strategy.serving.endpoint, (model,), strategy.ladder, strategy.freshness
     )
     progress.step("live", f"{len(quotes)} quotes, {run.mode}")
     with _adviser(served, options) as adviser, _until_told(stop):
+        journal = Journal(ledger, run)
+        n_seen = max(journal.known, default=-1) + 1
         trader = Trader(plan, adviser, risk, broker, journal, Sender(ledger, broker, strategy.name))
         for tick in replayed(quotes, speed=options.speed, n_at_once=n_seen, stop=stop):
             trader.on_quote(tick)
