@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
@@ -69,6 +70,7 @@ _HOME = {
     "Fold": "etl.folds",
     "Ledger": "ledger",
     "LinearLearnerParameters": "train.hyperparameters",
+    "LiveOptions": "pipeline.live",
     "Orders": "market.orders",
     "Quotes": "market.quotes",
     "Settings": "config",
@@ -120,6 +122,7 @@ _HOME = {
     "settle_on_bars": "market.bars",
     "simulate": "ingest.simulated",
     "stop_job": "aws.jobs",
+    "trade_live": "pipeline.live",
     "train_dataset": "train.jobs",
     "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",

@@ -11,8 +11,16 @@ from trademl.cli import options
 from trademl.cli.session import open_session
 from trademl.errors import require_extra
 
+app = typer.Typer(
+    help="Answer requests for models, or trade live.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
 
+
+@app.callback()
 def serve(
+    context: typer.Context,
     endpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,6 +65,8 @@ def serve(
     workspace: options.Workspace = None,
 ) -> None:
     """Answer /ping and /invocations for what is deployed at endpoints, or serve /models."""
+    if context.invoked_subcommand is not None:
+        return
     require_extra("serve")
     from trademl.config import bind_port
     from trademl.serve.server import ServerConfig

@@ -77,3 +77,37 @@ class Hedge(Base):
     fired_at_ns: Mapped[int]
     recovered_at_ns: Mapped[int | None]
     report: Mapped[Json]
+
+
+class LiveRun(Base):
+    """A strategy trading a feed live, on paper or in shadow; taken up again under the same id."""
+
+    __tablename__ = "live_runs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    strategy: Mapped[str] = mapped_column(index=True)
+    model_id: Mapped[str]
+    feed: Mapped[str] = mapped_column(Text)
+    mode: Mapped[str]  # paper | shadow
+    status: Mapped[str]  # running | stopped | finished
+    n_quotes: Mapped[int]  # up to which decisions are in the ledger
+    last_ns: Mapped[int]
+    summary: Mapped[Json]
+
+
+class LiveDecision(Base):
+    """What a live run decided on a quote, and from which tier of the ladder."""
+
+    __tablename__ = "live_decisions"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("live_runs.id"), primary_key=True)
+    quote_index: Mapped[int] = mapped_column(primary_key=True)
+    as_of_ns: Mapped[int]  # of the newest quote that its features read
+    outcome: Mapped[str]  # order | below | busy | halted | rejected | shadow | abstained
+    score: Mapped[float | None]
+    tier: Mapped[str]
+    model_id: Mapped[str]
+    age_ms: Mapped[float]  # of a score that was made before
+    latency_us: Mapped[float]  # from the question to the answer, by the wall clock
+    reason: Mapped[str] = mapped_column(Text)
+    order_key: Mapped[str | None]
