@@ -8,6 +8,7 @@ import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
+from trademl.cli.sagemaker import print_requests
 from trademl.cli.session import open_session
 
 app = typer.Typer(
@@ -47,5 +48,54 @@ def local(
     lines = [
         f"{deployment.id}: {chosen.id} is {deployment.mode} at endpoint {deployment.endpoint}",
         "next: trademl serve",
+    ]
+    emit(result, as_json=json, lines=lines)
+
+
+@app.command("sagemaker")
+def sagemaker(
+    model: Annotated[
+        str | None, typer.Argument(help="Id; the strategy's champion, else the newest.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the requests as JSON and send nothing.")
+    ] = False,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Make or update an endpoint on SageMaker; a model that is no champion becomes a shadow."""
+    from dataclasses import asdict
+
+    from trademl.aws.endpoint_plan import hourly_cost
+    from trademl.aws.hosted import deploy_to_sagemaker, plan_hosting
+    from trademl.aws.prices import load_prices
+    from trademl.cli.predict import chosen_model
+
+    with open_session(config, workspace) as session, session.workspace.lock():
+        store, ledger, strategy = (
+            session.workspace.store,
+            session.workspace.ledger,
+            session.strategy,
+        )
+        plan = plan_hosting(
+            chosen_model(session, model),
+            strategy.aws,
+            strategy.hosting,
+            store,
+            ledger,
+            strategy=strategy.name,
+        )
+        cost = hourly_cost(plan, load_prices(strategy.aws.region, session.workspace.root))
+        if dry_run:
+            print_requests(plan.requests, cost)
+            return
+        typer.echo(cost, err=True)
+        deployed = deploy_to_sagemaker(plan, store, ledger, progress=session.progress)
+    result = {**asdict(deployed), "mode": plan.mode, "model": plan.model.artifact_id}
+    lines = [
+        f"{deployed.endpoint}: {deployed.change}, {plan.model.artifact_id} is {plan.mode}",
+        *(f"  {v['name']}: {v['instances']} x {v['image']}" for v in deployed.variants),
+        f"  smoke prediction: {deployed.score:.6f}, as the model scores here",
     ]
     emit(result, as_json=json, lines=lines)

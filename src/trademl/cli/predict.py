@@ -9,9 +9,9 @@ import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
-from trademl.cli.sagemaker import DryRun, Flags, MaxCost, On, Retry, Wait
+from trademl.cli.sagemaker import DryRun, Flags, MaxCost, On, Retry, Wait, print_requests
 from trademl.cli.session import Session, open_session
-from trademl.errors import ConfigError, require_extra
+from trademl.errors import require_extra
 
 if TYPE_CHECKING:
     from trademl.store.artifacts import Artifact
@@ -42,6 +42,9 @@ def predict(
         Path, typer.Option(metavar="FOLDER", help="Of --batch: takes a file for each file.")
     ] = Path("predictions"),
     output_format: Annotated[Format, typer.Option("--format", help="Of --batch.")] = "jsonl",
+    join_source: Annotated[
+        bool, typer.Option("--join-source", help="Of sagemaker: repeat each row of CSV beside it.")
+    ] = False,
     on: On = "local",
     dry_run: DryRun = False,
     wait: Wait = True,
@@ -56,7 +59,7 @@ def predict(
     if on == "local":
         flags.refuse_elsewhere()
     if batch:
-        _batch(rows, model, output, output_format, on, flags, config, workspace, json)
+        _batch(rows, model, output, output_format, on, flags, join_source, config, workspace, json)
         return
     if on != "local" or len(rows) > 1:
         raise typer.BadParameter("several files, and --on sagemaker, need --batch")
@@ -96,6 +99,7 @@ def _batch(
     output_format: Format,
     on: Literal["local", "sagemaker"],
     flags: Flags,
+    join_source: bool,
     config: Path | None,
     workspace: Path | None,
     as_json: bool,
@@ -108,7 +112,8 @@ def _batch(
         loaded = load_model(chosen.file("model.tar.gz"))
         _say_refused(chosen.id, loaded.status, loaded.reasons)
         if on == "sagemaker":
-            raise ConfigError("not yet")
+            _transform(session, chosen, rows, output, flags, join_source, as_json=as_json)
+            return
         scored = predict_files(
             loaded,
             chosen.id,
@@ -124,6 +129,46 @@ def _batch(
         for one in scored
     ]
     emit({"id": chosen.id, "status": loaded.status, "files": files}, as_json=as_json, lines=lines)
+
+
+def _transform(
+    session: Session,
+    model: Artifact,
+    rows: list[Path],
+    output: Path,
+    flags: Flags,
+    join_source: bool,
+    *,
+    as_json: bool,
+) -> None:
+    from trademl.aws.prices import load_prices
+    from trademl.aws.transform import estimate_transform, plan_transform, run_transform
+
+    strategy = session.strategy
+    plan = plan_transform(
+        model,
+        rows,
+        strategy.aws,
+        strategy.hosting,
+        strategy=strategy.name,
+        join_source=join_source,
+    )
+    prices = load_prices(strategy.aws.region, session.workspace.root)
+    if flags.dry_run:
+        print_requests(plan.requests, str(estimate_transform(plan, prices)))
+        return
+    done = run_transform(
+        plan,
+        output,
+        prices,
+        max_cost_usd=flags.max_cost,
+        wait=flags.wait,
+        retry=flags.retry,
+        progress=session.progress,
+    )
+    files = [str(path) for path in done.files]
+    result = {"id": model.id, "job": done.name, "status": done.status, "files": files}
+    emit(result, as_json=as_json, lines=[f"{done.name}: {done.status}", *files])
 
 
 def chosen_model(session: Session, model: str | None) -> Artifact:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trademl.aws.hosting import HostingConfig
 from trademl.aws.settings import AwsConfig
 from trademl.backtest.settings import BacktestConfig
 from trademl.errors import ConfigError
@@ -59,6 +60,7 @@ class Strategy:
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
     aws: AwsConfig = field(default_factory=AwsConfig)
+    hosting: HostingConfig = field(default_factory=HostingConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: NetworkTraining = field(default_factory=NetworkTraining)
     tuning: Mapping[str, Any] = field(default_factory=dict)

@@ -116,9 +116,7 @@ def score_blocks(model: Model, path: Path) -> Iterator[Scores]:
         n_before += len(features_BD)
 
 
-def _score_file(
-    model: Model, path: Path, target: Path, output_format: OutputFormat
-) -> ScoredFile:
+def _score_file(model: Model, path: Path, target: Path, output_format: OutputFormat) -> ScoredFile:
     n_rows = n_positive = 0
     with prediction_writer(target, output_format) as write:
         for scores in score_blocks(model, path):
