@@ -97,7 +97,7 @@ class TransformPlan:
             "ModelName": self.model.name,
             "MaxConcurrentTransforms": hosting.max_concurrent,
             "MaxPayloadInMB": hosting.max_payload_mb,
-            "BatchStrategy": "MULTI_RECORD",
+            "BatchStrategy": "MultiRecord",
             "ModelClientConfig": {
                 "InvocationsTimeoutInSeconds": 600,
                 "InvocationsMaxRetries": 3,
