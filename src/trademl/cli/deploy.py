@@ -191,3 +191,51 @@ def sagemaker(
         f"  smoke prediction: {deployed.score:.6f}, as the model scores here",
     ]
     emit(result, as_json=json, lines=lines)
+
+
+@app.command("ec2")
+def ec2(
+    model: Annotated[
+        str | None, typer.Argument(help="Id; the strategy's champion, else the newest.")
+    ] = None,
+    launch: Annotated[
+        bool, typer.Option("--launch", help="On a new machine, as [ec2] says.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print files and requests as JSON, send nothing.")
+    ] = False,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Serve a model in a container on machines of EC2, told over SSM."""
+    from dataclasses import asdict
+
+    from trademl.aws.ec2 import deploy_release
+    from trademl.aws.ec2_release import plan_release
+    from trademl.cli.predict import chosen_model
+    from trademl.train.proof import check_proof
+
+    with open_session(config, workspace) as session:
+        store, strategy = session.workspace.store, session.strategy
+        chosen = chosen_model(session, model)
+        check_proof(chosen, store, session.workspace.ledger)
+        release = plan_release(
+            chosen, strategy.aws, strategy.hosting, strategy.ec2, strategy=strategy.name
+        )
+        if dry_run:
+            requests = [{"RunInstances": release.launch_request}] if launch else []
+            requests += [{"SendCommand": release.command_request}, {"files": release.files}]
+            print_requests(requests, _ec2_cost(strategy.ec2.usd_per_hour, launch=launch))
+            return
+        deployed = deploy_release(release, launch=launch, progress=session.progress)
+    lines = [f"{deployed.release} on {name}: {said}" for name, said in deployed.instances.items()]
+    emit({**asdict(deployed), "model": chosen.id}, as_json=json, lines=lines)
+
+
+def _ec2_cost(usd_per_hour: float | None, *, launch: bool) -> str:
+    if not launch:
+        return "nothing beyond the machines that run already"
+    if usd_per_hour is None:
+        return "cost unknown: set ec2.usd_per_hour to the machine's price"
+    return f"{usd_per_hour:.4g} USD an hour, {usd_per_hour * 730:.2f} USD a month"
