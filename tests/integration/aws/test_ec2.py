@@ -15,6 +15,7 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
+from aws_cases import DocumentedServer
 from hosting_cases import AWS, HOSTING, model_artifact
 from trademl.aws.ec2 import deploy_release
 from trademl.aws.ec2_release import MAX_USER_DATA_BYTES, Release, plan_release
@@ -169,6 +170,9 @@ def test_the_script_that_is_sent_writes_the_files_that_are_shown(tmp_path):
     assert base64.b64encode(found.compose.encode()).decode() in found.install
 
 
+COMMAND = "11111111-2222-3333-4444-555555555555"
+
+
 class Ssm:
     """SSM of an account whose machines run what they are sent, here."""
 
@@ -191,11 +195,11 @@ class Ssm:
 
     def send(self, request: dict[str, Any]) -> dict[str, Any]:
         script = "\n".join(request["Parameters"]["commands"])
-        self.done["c-1"] = subprocess.run(
+        self.done[COMMAND] = subprocess.run(
             ["bash", "-c", script], env=self.machine, capture_output=True, text=True, check=False,
             timeout=30,
         )  # fmt: skip
-        return {"Command": {"CommandId": "c-1"}}
+        return {"Command": {"CommandId": COMMAND}}
 
     def result(self, request: dict[str, Any]) -> dict[str, Any]:
         done = self.done[request["CommandId"]]
@@ -231,8 +235,12 @@ def test_a_tagged_machine_is_told_over_ssm_and_says_its_score(ec2, tmp_path, mac
 
 
 def test_a_launched_machine_that_fails_is_terminated(ec2, tmp_path, machine, monkeypatch):
+    import boto3
+
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     found = release(tmp_path, ami=image, subnet="", security_groups=())
+    iam = boto3.client("iam", region_name=AWS.region)
+    iam.create_instance_profile(InstanceProfileName=EC2.instance_profile)
     ssm = Ssm({**machine, "SCORE": "0.9"})
     with ssm.server.running() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL_SSM", server.url)
