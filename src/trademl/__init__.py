@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 from trademl._version import __version__
 
 if TYPE_CHECKING:
+    from trademl.aws.ec2 import deploy_release
+    from trademl.aws.ec2_release import plan_release
+    from trademl.aws.hosted import deploy_to_sagemaker, plan_hosting
     from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
     from trademl.aws.model_files import load_model
     from trademl.aws.plan import plan_training, plan_tuning
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
+    from trademl.aws.transform import plan_transform, run_transform
     from trademl.backtest.jobs import backtest_model
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
@@ -44,6 +48,8 @@ if TYPE_CHECKING:
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
     from trademl.pipeline.workspace import Workspace
+    from trademl.serve.background import start_service, stop_service
+    from trademl.serve.batch import predict_files
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
@@ -80,6 +86,8 @@ _HOME = {
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
+    "deploy_release": "aws.ec2",
+    "deploy_to_sagemaker": "aws.hosted",
     "evaluate_model": "train.evaluations",
     "explain_plan": "train.network_jobs",
     "export": "ingest.replay",
@@ -97,9 +105,13 @@ _HOME = {
     "model_card": "train.card",
     "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
+    "plan_hosting": "aws.hosted",
+    "plan_release": "aws.ec2_release",
     "plan_training": "aws.plan",
+    "plan_transform": "aws.transform",
     "plan_tuning": "aws.plan",
     "predict": "serve.client",
+    "predict_files": "serve.batch",
     "promote_model": "pipeline.promotion",
     "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
@@ -107,13 +119,16 @@ _HOME = {
     "replay": "ingest.replay",
     "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
+    "run_transform": "aws.transform",
     "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
     "simulate": "ingest.simulated",
+    "start_service": "serve.background",
     "stop_job": "aws.jobs",
+    "stop_service": "serve.background",
     "train_dataset": "train.jobs",
     "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",
