@@ -126,7 +126,7 @@ def _install(
     release: Release, instances: list[str], ssm: Any, progress: Progress, sleep: Sleep
 ) -> dict[str, str]:
     """Run the install script machine by machine, so that one failure leaves the others as is."""
-    said = {}
+    said: dict[str, str] = {}
     for number, instance in enumerate(instances):
         progress.step("install", instance)
         with aws_errors(f"sending {release.id} to {instance}"):

@@ -63,7 +63,7 @@ def local(
         live = champion(session.workspace.ledger, strategy.name)
         chosen = store.newest("model", model or live)
         deployment = deploy(chosen, strategy.serving.endpoint, store, session.workspace.ledger)
-    result = {
+    result: dict[str, Any] = {
         "id": deployment.id,
         "endpoint": deployment.endpoint,
         "mode": deployment.mode,

@@ -22,7 +22,7 @@ from trademl.etl.recordio import opened_records
 from trademl.etl.tables import format_of
 
 Floats = NDArray[np.float32]
-BLOCK_BYTES = 4 * 1024 * 1024  # of float32
+BLOCK_BYTES = 1024 * 1024  # of float32
 
 
 def feature_blocks(path: Path, columns: Sequence[str]) -> Iterator[Floats]:

@@ -1,7 +1,7 @@
 """Whole files scored without a server: read, scored and written block by block.
 
-One thread reads the next block while this one scores and writes, so that a file takes hardly
-longer than reading it. Shape letters: B rows of a block, D features.
+One thread reads a block while another scores the one before and this one writes, so that a file
+takes hardly longer than the slowest of the three. Shape letters: B rows of a block, D features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from trademl.train.model import LinearModel, Model
 
 MANIFEST = "predictions.json"
 Floats = NDArray[np.float32]
+Block = TypeVar("Block")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def score_blocks(model: Model, path: Path) -> Iterator[Scores]:
 def _score_file(model: Model, path: Path, target: Path, output_format: OutputFormat) -> ScoredFile:
     n_rows = n_positive = 0
     with prediction_writer(target, output_format) as write:
-        for scores in score_blocks(model, path):
+        for scores in _ahead(score_blocks(model, path)):
             write(scores)
             n_rows += len(scores.score_N)
             if scores.label_N is not None:
@@ -127,8 +128,8 @@ def _score_file(model: Model, path: Path, target: Path, output_format: OutputFor
     return ScoredFile(str(target), str(path), n_rows, n_positive)
 
 
-def _ahead(blocks: Iterator[Floats]) -> Iterator[Floats]:
-    """Yield blocks, the next of which is being read already."""
+def _ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Yield blocks, the next of which is being made already."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, blocks, None)
         while (block := coming.result()) is not None:

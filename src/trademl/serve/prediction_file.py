@@ -17,6 +17,7 @@ from trademl.serve.served import Scores
 OutputFormat = Literal["jsonl", "csv", "parquet"]
 ENDINGS: dict[OutputFormat, str] = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet"}
 
+LABEL = "predicted_label"
 Write = Callable[[Scores], None]
 
 
@@ -61,7 +62,7 @@ def _table(scores: Scores) -> Any:
     columns = np.ascontiguousarray(score_N.reshape(len(score_N), -1).T)
     table = dict(zip(names, columns, strict=True))
     if label_N is not None:
-        table["predicted_label"] = label_N
+        table[LABEL] = label_N
     return pa.table(table)
 
 
@@ -72,18 +73,18 @@ def _open_jsonl(part: Path, files: ExitStack) -> Callable[[Any], None]:
     file = files.enter_context(part.open("wb"))
 
     def write(table: Any) -> None:
-        text = {name: compute.cast(table[name], pa.string()) for name in table.column_names}
-        labels = text.pop("predicted_label", None)
-        score = text.get("score")
-        if score is None:
-            score = compute.binary_join_element_wise(*text.values(), ",")
-            score = compute.binary_join_element_wise("[", score, "]", "")
-        parts = ['{"score":', score]
-        if labels is not None:
-            # A label is a whole number, which the server writes as a float.
-            whole = compute.cast(compute.cast(table["predicted_label"], pa.int32()), pa.string())
-            parts += [',"predicted_label":', whole, ".0"]
-        line = compute.binary_join_element_wise(*parts, "}\n", "")
+        scores = [name for name in table.column_names if name != LABEL]
+        text = [compute.cast(table[name], pa.string()) for name in scores]
+        if len(text) > 1:
+            text = ["[", compute.binary_join_element_wise(*text, ","), "]"]
+        end: Any = "}\n"
+        if LABEL in table.column_names:
+            # Labels are few whole numbers, which the server writes as floats.
+            label_N = compute.cast(table[LABEL], pa.int32())
+            n_labels = compute.max(label_N).as_py() + 1
+            ends = [f',"{LABEL}":{label}.0}}\n' for label in range(n_labels)]
+            end = pa.array(ends).take(label_N.combine_chunks())
+        line = compute.binary_join_element_wise('{"score":', *text, end, "")
         file.write(_text_of(line.combine_chunks()))
 
     return write

@@ -247,7 +247,9 @@ def _row_sums(
     chunk = max(1, min(len(features_ND), _CHUNK_BYTES // (8 * len(weights_D))))
     products = np.empty((chunk, len(weights_D)))
     for start in range(0, len(features_ND), chunk):
-        rows = np.ascontiguousarray(features_ND[start : start + chunk])
+        rows = features_ND[start : start + chunk]
+        if rows.strides[1] != rows.itemsize:  # columns of Parquet: numpy would go across the rows
+            rows = np.ascontiguousarray(rows)
         np.multiply(rows, weights_D, out=products[: len(rows)], dtype=np.float64)
         np.add.reduce(products[: len(rows)], axis=1, out=sum_N[start : start + chunk])
     sum_N += offset
