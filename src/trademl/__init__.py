@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from trademl._version import __version__
 
 if TYPE_CHECKING:
-    from trademl.aws.ec2 import deploy_release
-    from trademl.aws.ec2_release import plan_release
-    from trademl.aws.hosted import deploy_to_sagemaker, plan_hosting
+    from trademl.aws.hosted import (
+        deploy_to_ec2,
+        deploy_to_sagemaker,
+        plan_hosting,
+        plan_on_ec2,
+    )
     from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
     from trademl.aws.model_files import load_model
     from trademl.aws.plan import plan_training, plan_tuning
@@ -86,7 +89,7 @@ _HOME = {
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
-    "deploy_release": "aws.ec2",
+    "deploy_to_ec2": "aws.hosted",
     "deploy_to_sagemaker": "aws.hosted",
     "evaluate_model": "train.evaluations",
     "explain_plan": "train.network_jobs",
@@ -106,7 +109,7 @@ _HOME = {
     "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
     "plan_hosting": "aws.hosted",
-    "plan_release": "aws.ec2_release",
+    "plan_on_ec2": "aws.hosted",
     "plan_training": "aws.plan",
     "plan_transform": "aws.transform",
     "plan_tuning": "aws.plan",

@@ -133,6 +133,12 @@ def test_the_payload_of_a_transform_job_is_taken_over(ml):
     assert found.config.max_body_bytes == 20 * 2**20
 
 
+def test_a_models_mode_is_what_was_deployed(ml):
+    found = container_serving(ml, 8080, {"TRADEML_MODEL_MODE": "live"})
+
+    assert found.strategies[0].ladder[0].mode == "live"
+
+
 def test_a_payload_that_is_no_number_is_refused(ml):
     with pytest.raises(ConfigError, match="expected a number"):
         container_serving(ml, 8080, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})

@@ -17,6 +17,7 @@ from trademl.aws.endpoint_plan import HostedModel, hosted_model
 from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.errors import ConfigError
+from trademl.serve.served import Mode
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import artifact_id, digest_file
 from trademl.train.model import load_binary_model
@@ -118,6 +119,7 @@ def plan_release(
     ec2: Ec2Config,
     *,
     strategy: str,
+    mode: Mode = "shadow",
     root: str = ROOT,
     units: str = UNITS,
     tries: int = 60,
@@ -126,6 +128,8 @@ def plan_release(
 
     Parameters
     ----------
+    mode : {"live", "shadow"}
+        What its answers say of the model.
     root, units : str
         Folders of releases and of systemd's units on the machine.
     tries : int
@@ -140,14 +144,14 @@ def plan_release(
     check_hostable(hosting)
     if not _IMAGE.fullmatch(hosting.image):
         raise ConfigError(f"image is {hosting.image!r}, expected an address without spaces")
-    hosted = hosted_model(model, aws, hosting)
+    hosted = hosted_model(model, aws, hosting, mode)
     given = {"model": hosted.name, "bind": ec2.bind, "port": ec2.port, "files": _templates()}
     release = artifact_id("release", {}, given, code="1")
     values = {
         "release": release, "root": root, "units": units, "folder": f"{root}/releases/{release}",
         "bind": f"[{ec2.bind}]" if ":" in ec2.bind else ec2.bind, "port": str(ec2.port),
-        "model": model.id, "image": hosting.image, "region": aws.region, "uri": hosted.uri,
-        "sha256": digest_file(hosted.archive), "tries": str(tries),
+        "model": model.id, "mode": mode, "image": hosting.image, "region": aws.region,
+        "uri": hosted.uri, "sha256": digest_file(hosted.archive), "tries": str(tries),
         "login": _login(hosting.image), **_question(hosted),
     }  # fmt: skip
     unit, compose = _rendered("trademl.service", values), _rendered("compose.yaml", values)

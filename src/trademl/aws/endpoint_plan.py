@@ -32,6 +32,8 @@ class HostedModel:
     archive : Path
         Here; it is sent to ``uri``.
     name, uri, image : str
+    mode : {"live", "shadow"}
+        What its answers say of it.
     """
 
     artifact_id: str
@@ -39,6 +41,7 @@ class HostedModel:
     name: str
     uri: str
     image: str
+    mode: Mode
 
     @property
     def folder(self) -> str:
@@ -180,24 +183,27 @@ def plan_endpoint(
             "stands at the endpoint to shadow: deploy the champion first"
         )
     name = check_name(hosting.endpoint or f"trademl-{strategy}", TRAINING_LIMIT)
-    hosted = hosted_model(model, aws, hosting)
-    beside = hosted_model(live, aws, hosting) if mode == "shadow" and live else None
+    hosted = hosted_model(model, aws, hosting, mode)
+    beside = hosted_model(live, aws, hosting, "live") if mode == "shadow" and live else None
     return EndpointPlan(name, strategy, hosted, mode, beside, aws, hosting)
 
 
-def hosted_model(model: Artifact, aws: AwsConfig, hosting: HostingConfig) -> HostedModel:
+def hosted_model(
+    model: Artifact, aws: AwsConfig, hosting: HostingConfig, mode: Mode
+) -> HostedModel:
     """Return what a model is called on SageMaker, and where its archive goes."""
     archive = model.file(MODEL_FILE)
     digest = digest_file(archive)[:12]
     given = {"model": model.id, "sha256": digest, "image": hosting.image, "role": aws.role_arn}
+    given["mode"] = mode
     uri = aws.uri("models", model.id, digest, MODEL_FILE)
-    return HostedModel(model.id, archive, _name("model", given), uri, hosting.image)
+    return HostedModel(model.id, archive, _name("model", given), uri, hosting.image, mode)
 
 
 def model_request(model: HostedModel, aws: AwsConfig, strategy: str) -> dict[str, Any]:
     """Return the request of ``CreateModel``."""
     container = {"Image": model.image, "ModelDataUrl": model.uri}
-    environment = {"TRADEML_MODEL_ID": model.artifact_id}
+    environment = {"TRADEML_MODEL_ID": model.artifact_id, "TRADEML_MODEL_MODE": model.mode}
     found: dict[str, Any] = {
         "ModelName": model.name,
         "PrimaryContainer": {**container, "Environment": environment},

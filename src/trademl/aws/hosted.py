@@ -1,9 +1,12 @@
-"""Models of a workspace put behind an endpoint of SageMaker, and what the ledger keeps of it."""
+"""Models of a workspace put on SageMaker or EC2, and what the ledger keeps of it."""
 
 from __future__ import annotations
 
 import time
 
+from trademl.aws.ec2 import DeployedRelease, deploy_release
+from trademl.aws.ec2_release import Release, plan_release
+from trademl.aws.ec2_settings import Ec2Config
 from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
 from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
 from trademl.aws.hosting import HostingConfig
@@ -67,6 +70,49 @@ def deploy_to_sagemaker(
     deployed = deploy_endpoint(plan, progress=progress, sleep=sleep)
     place = _place(plan.aws, plan.hosting, plan.strategy)
     deploy(store.get(plan.model.artifact_id), place, store, ledger)
+    return deployed
+
+
+def plan_on_ec2(
+    model: Artifact,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    ec2: Ec2Config,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    strategy: str,
+) -> Release:
+    """Return a model's release for EC2: a champion's answers are live, any other's a shadow's.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `plan_hosting`.
+    """
+    check_proof(model, store, ledger)
+    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
+    return plan_release(model, aws, hosting, ec2, strategy=strategy, mode=mode)
+
+
+def deploy_to_ec2(
+    release: Release,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    launch: bool = False,
+    progress: Progress | None = None,
+) -> DeployedRelease:
+    """Bring a release to its machines, see `trademl.aws.ec2`, and note it in the ledger.
+
+    Raises
+    ------
+    CloudError
+        As `trademl.aws.ec2.deploy_release`; the ledger then stays as it was.
+    """
+    deployed = deploy_release(release, launch=launch, progress=progress)
+    place = f"ec2:{release.aws.region}/{release.ec2.instance_id or release.ec2.name}"
+    deploy(store.get(release.model.artifact_id), place, store, ledger)
     return deployed
 
 

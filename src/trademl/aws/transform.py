@@ -165,7 +165,7 @@ def plan_transform(
     if join_source and table_format != "csv":
         raise ConfigError("SageMaker joins answers to rows of text only: give CSV, or leave it out")
     content_type, split_type = _CONTENT[table_format]
-    hosted = hosted_model(model, aws, hosting)
+    hosted = hosted_model(model, aws, hosting, "shadow")
     given = {
         "files": {name: digest_file(path) for name, path in files.items()}, "join": join_source,
         "payload": hosting.max_payload_mb,

@@ -211,24 +211,31 @@ def ec2(
     """Serve a model in a container on machines of EC2, told over SSM."""
     from dataclasses import asdict
 
-    from trademl.aws.ec2 import deploy_release
-    from trademl.aws.ec2_release import plan_release
+    from trademl.aws.hosted import deploy_to_ec2, plan_on_ec2
     from trademl.cli.predict import chosen_model
-    from trademl.train.proof import check_proof
 
     with open_session(config, workspace) as session:
-        store, strategy = session.workspace.store, session.strategy
+        store, ledger, strategy = (
+            session.workspace.store,
+            session.workspace.ledger,
+            session.strategy,
+        )
         chosen = chosen_model(session, model)
-        check_proof(chosen, store, session.workspace.ledger)
-        release = plan_release(
-            chosen, strategy.aws, strategy.hosting, strategy.ec2, strategy=strategy.name
+        release = plan_on_ec2(
+            chosen,
+            strategy.aws,
+            strategy.hosting,
+            strategy.ec2,
+            store,
+            ledger,
+            strategy=strategy.name,
         )
         if dry_run:
             requests = [{"RunInstances": release.launch_request}] if launch else []
             requests += [{"SendCommand": release.command_request}, {"files": release.files}]
             print_requests(requests, _ec2_cost(strategy.ec2.usd_per_hour, launch=launch))
             return
-        deployed = deploy_release(release, launch=launch, progress=session.progress)
+        deployed = deploy_to_ec2(release, store, ledger, launch=launch, progress=session.progress)
     lines = [f"{deployed.release} on {name}: {said}" for name, said in deployed.instances.items()]
     emit({**asdict(deployed), "model": chosen.id}, as_json=json, lines=lines)
 

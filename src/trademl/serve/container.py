@@ -5,6 +5,7 @@
 ``SAGEMAKER_MULTI_MODEL``      ``true``: models come and go over HTTP, from below ``models/``
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
 ``TRADEML_MODEL_ID``           what answers call the model
+``TRADEML_MODEL_MODE``         ``live`` or ``shadow``; live only if accepted where it is not set
 ============================== ====================================================================
 """
 
@@ -13,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.model_pool import ModelFile
+from trademl.serve.served import Mode
 from trademl.serve.settings import MAX_BODY_MIB, MIB, ServerConfig
 from trademl.serve.strategies import ServedStrategy
 
@@ -66,6 +69,8 @@ def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> Cont
         raise ServeError(
             f"{folder} holds no {MODEL_DOCUMENT}: expected the files of a model.tar.gz of trademl"
         )
-    name = environ.get("TRADEML_MODEL_ID", "model")
-    strategy = ServedStrategy("default", (ModelFile(name, str(folder)),))
+    name, mode = environ.get("TRADEML_MODEL_ID", "model"), environ.get("TRADEML_MODEL_MODE")
+    if mode not in (None, "live", "shadow"):
+        raise ConfigError(f"TRADEML_MODEL_MODE is {mode!r}, expected live or shadow")
+    strategy = ServedStrategy("default", (ModelFile(name, str(folder), mode=cast("Mode", mode)),))
     return ContainerServing((strategy,), config)
