@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from trademl._version import __version__
 
 if TYPE_CHECKING:
+    from trademl.aws.hosted import deploy_to_ec2, deploy_to_sagemaker, plan_hosting, plan_on_ec2
     from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
     from trademl.aws.model_files import load_model
     from trademl.aws.plan import plan_training, plan_tuning
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
+    from trademl.aws.transform import plan_transform, run_transform
     from trademl.backtest.allocation import run_allocation
     from trademl.backtest.jobs import backtest_model
     from trademl.backtest.replay import backtest_replay
@@ -43,11 +45,14 @@ if TYPE_CHECKING:
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.pipeline.allocate import allocate
     from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
     from trademl.pipeline.workspace import Workspace
+    from trademl.serve.background import start_service, stop_service
+    from trademl.serve.batch import predict_files
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
@@ -79,6 +84,7 @@ _HOME = {
     "Strategy": "pipeline.strategy",
     "Transactions": "market.orders",
     "Workspace": "pipeline.workspace",
+    "allocate": "pipeline.allocate",
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
     "backtest_replay": "backtest.replay",
@@ -87,6 +93,8 @@ _HOME = {
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
     "deploy": "serve.deployments",
+    "deploy_to_ec2": "aws.hosted",
+    "deploy_to_sagemaker": "aws.hosted",
     "evaluate_model": "train.evaluations",
     "explain_plan": "train.network_jobs",
     "export": "ingest.replay",
@@ -104,9 +112,13 @@ _HOME = {
     "model_card": "train.card",
     "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
+    "plan_hosting": "aws.hosted",
+    "plan_on_ec2": "aws.hosted",
     "plan_training": "aws.plan",
+    "plan_transform": "aws.transform",
     "plan_tuning": "aws.plan",
     "predict": "serve.client",
+    "predict_files": "serve.batch",
     "promote_model": "pipeline.promotion",
     "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
@@ -115,13 +127,16 @@ _HOME = {
     "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
     "run_allocation": "backtest.allocation",
+    "run_transform": "aws.transform",
     "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
     "simulate": "ingest.simulated",
+    "start_service": "serve.background",
     "stop_job": "aws.jobs",
+    "stop_service": "serve.background",
     "trade_live": "pipeline.live",
     "train_dataset": "train.jobs",
     "train_network": "train.network_jobs",

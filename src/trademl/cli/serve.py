@@ -44,6 +44,12 @@ def serve(
             "multi-model container does, and nothing else.",
         ),
     ] = None,
+    ml_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Serve the model that SageMaker laid out below DIR, to anyone."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -82,6 +88,9 @@ def serve(
         tls_key=tls_key,
         model_folder=models,
     )
+    if ml_root is not None:
+        _serve_container(ml_root, settings.port)
+        return
     if models is not None:
         serve_until_stopped(
             (), settings, on_ready=lambda url: typer.echo(f"serving {models} at {url}", err=True)
@@ -105,4 +114,17 @@ def serve(
         on_ready=lambda url: typer.echo(
             f"serving {', '.join(map(str, strategies))} at {url}", err=True
         ),
+    )
+
+
+def _serve_container(root: Path, port: int) -> None:
+    from trademl.config import process_environment
+    from trademl.serve.container import container_serving
+    from trademl.serve.server import serve as serve_until_stopped
+
+    found = container_serving(root, port, process_environment())
+    serve_until_stopped(
+        found.strategies,
+        found.config,
+        on_ready=lambda url: typer.echo(f"serving {root} at {url}", err=True),
     )

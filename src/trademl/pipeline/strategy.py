@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from trademl.aws.ec2_settings import Ec2Config
+from trademl.aws.hosting import HostingConfig
 from trademl.aws.settings import AwsConfig
 from trademl.backtest.quarterly_settings import QuarterlyConfig
 from trademl.backtest.served_answers import ReplayConfig
@@ -66,6 +68,8 @@ class Strategy:
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
     aws: AwsConfig = field(default_factory=AwsConfig)
+    hosting: HostingConfig = field(default_factory=HostingConfig)
+    ec2: Ec2Config = field(default_factory=Ec2Config)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: NetworkTraining = field(default_factory=NetworkTraining)
     tuning: Mapping[str, Any] = field(default_factory=dict)
