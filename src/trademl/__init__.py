@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
+    from trademl.backtest.compare import compare
+    from trademl.backtest.explain import explain_trade
     from trademl.backtest.jobs import backtest_model
+    from trademl.backtest.strategy_jobs import backtest_file
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
@@ -74,14 +77,17 @@ _HOME = {
     "Strategy": "pipeline.strategy",
     "Transactions": "market.orders",
     "Workspace": "pipeline.workspace",
+    "backtest_file": "backtest.strategy_jobs",
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
     "build_features": "etl.build",
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
+    "compare": "backtest.compare",
     "deploy": "serve.deployments",
     "evaluate_model": "train.evaluations",
     "explain_plan": "train.network_jobs",
+    "explain_trade": "backtest.explain",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
     "fit": "train.linear_learner",

@@ -142,7 +142,7 @@ def trade_scores(
         0,
     )
     side = np.full(len(decided), rule.side, np.int8)
-    trips = Trips(decided, side, index, price, reason, units, score_P[decided])
+    trips = Trips(decided, side, index, price, reason, units, score_P[decided], decided)
     skipped, rejected, halted, _, open_skipped = counts
     return trips.trades(
         quotes.ts_event,

@@ -17,6 +17,7 @@ from trademl.cli import (
     config,
     deploy,
     doctor,
+    explain,
     features,
     ingest,
     init,
@@ -54,6 +55,7 @@ app.add_typer(deploy.app, name="deploy")
 app.command("serve")(serve.serve)
 app.command("predict")(predict.predict)
 app.add_typer(backtest.app, name="backtest")
+app.add_typer(explain.app, name="explain")
 app.command("report")(report.report)
 
 
