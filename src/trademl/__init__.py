@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.monitor.tear_sheet import write_tear_sheet
     from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
@@ -129,6 +130,7 @@ _HOME = {
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
     "write_simulation": "ingest.simulated",
+    "write_tear_sheet": "monitor.tear_sheet",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -189,7 +189,7 @@ def _line(a: TradeRow | None, b: TradeRow | None, parts: Parts) -> dict[str, Any
 
 
 def _main_cause(parts: Parts) -> Cause | None:
-    return max(parts, key=lambda cause: abs(parts[cause])) if parts else None
+    return max(parts.items(), key=lambda item: abs(item[1]))[0] if parts else None
 
 
 def parts_of(one: History, other: History, a: TradeRow, b: TradeRow) -> Parts:
@@ -210,12 +210,12 @@ def parts_of(one: History, other: History, a: TradeRow, b: TradeRow) -> Parts:
     put(_why_units(one, other), units, differs=a.size != b.size)
     moved = a.opened_at_ns != b.opened_at_ns
     cause = _why_entry(one, other, a, b)
-    for name, pnl in _late_and_filled(one, a, b, entry, cause, at="entry").items():
-        put(name, pnl, differs=moved or a.entry_price != b.entry_price)
+    for part, pnl in _late_and_filled(one, a, b, entry, cause, at="entry").items():
+        put(part, pnl, differs=moved or a.entry_price != b.entry_price)
     is_late = a.closed_at_ns != b.closed_at_ns or a.exit_reason != b.exit_reason
     why = cause if is_late and moved else _why_exit(one, other, a, b)
-    for name, pnl in _late_and_filled(one, a, b, leave, why, at="exit").items():
-        put(name, pnl, differs=is_late or a.exit_price != b.exit_price)
+    for part, pnl in _late_and_filled(one, a, b, leave, why, at="exit").items():
+        put(part, pnl, differs=is_late or a.exit_price != b.exit_price)
     return parts
 
 

@@ -157,8 +157,9 @@ def _ticks(
 
 
 def _around(quotes: Quotes, at_ns: int) -> list[Told]:
-    """Return the quotes of a moment, and some before and after."""
+    """Return the quotes of a moment, the last ones of many, and some before and after."""
     first, last = (int(np.searchsorted(quotes.ts_event, at_ns, side=s)) for s in ("left", "right"))
+    start = max(0, first - AROUND, last - 2 * AROUND - 1)
     return [
         {
             "index": k,
@@ -168,7 +169,7 @@ def _around(quotes: Quotes, at_ns: int) -> list[Told]:
             "flags": int(quotes.flags[k]),
             "is_it": bool(quotes.ts_event[k] == at_ns),
         }
-        for k in range(max(0, first - AROUND), min(len(quotes), last + AROUND))
+        for k in range(start, min(len(quotes), last + AROUND))
     ]
 
 

@@ -69,7 +69,9 @@ def _trade_columns(result: BacktestResult, quotes: Quotes) -> dict[str, Any]:
 
 def _or_none(score: NDArray[np.float64]) -> NDArray[np.object_]:
     """Return scores as objects, None where there is none: SQL has no NaN."""
-    return np.where(np.isnan(score), None, score.astype(object))
+    values = score.astype(object)
+    values[np.isnan(score)] = None
+    return values
 
 
 def _decided_at(trades: Trades, quotes: Quotes) -> NDArray[Any]:

@@ -122,6 +122,29 @@ def compare(
     emit(found, as_json=json, lines=_compared(found, top))
 
 
+@app.command("report")
+def report(
+    backtest: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    is_opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture too.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Write a backtest as one HTML page that needs no network, and print its path."""
+    from trademl.monitor.tear_sheet import write_tear_sheet
+
+    with open_session(None, workspace, needs_file=False) as session:
+        root, store = session.workspace.root, session.workspace.store
+        page = write_tear_sheet(
+            backtest, store, root / "reports", png=png, csv=csv, parquet=parquet
+        )
+    emit({"id": str(page)}, as_json=json, lines=[f"report: {page}"])
+    if is_opened:
+        typer.launch(page.as_uri())
+
+
 def _compared(found: Mapping[str, Any], top: int) -> list[str]:
     one, two = found["one"], found["other"]
     lines = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,7 @@ branch_labels = None
 depends_on = None
 
 _INTEGER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_ADDED = {
+_ADDED: dict[str, Any] = {
     "decided_at_ns": _INTEGER,
     "size": sa.Double(),
     "gross_points": sa.Double(),
