@@ -196,11 +196,19 @@ def _check_scores(quotes: Quotes, score_P: NDArray[np.float64]) -> None:
 
 
 @njit(nogil=True, inline="always")
-def _next_decision(score, threshold, ts, k, limits, account):  # type: ignore[no-untyped-def]
+def _is_watched(limits):  # type: ignore[no-untyped-def]
+    """Say whether any entry may be refused: where none is, no account is kept."""
+    return limits.daily_loss < np.inf or limits.drawdown < np.inf or limits.reject_share > 0
+
+
+@njit(nogil=True, inline="always")
+def _next_decision(score, threshold, ts, k, limits, account, is_watched):  # type: ignore[no-untyped-def]
     """Return the first quote from ``k`` on that is traded, and how many wishes were refused."""
     rejected, halted = 0, 0
     while k < len(score):
         if score[k] >= threshold:
+            if not is_watched:
+                break
             answer = may_enter(limits, account, ts[k])
             if answer == GO:
                 break
@@ -225,8 +233,11 @@ def scores_in_turn(  # type: ignore[no-untyped-def]
     decided, reason, units = np.empty(room, np.int64), np.empty(room, np.int8), np.empty(room)
     index, price = np.empty((room, 2), np.int64), np.empty((room, 2))
     n, k, rejected, halted, skipped, open_skipped = 0, start, 0, 0, 0, 0
+    is_watched = _is_watched(limits)
     while True:
-        k, n_rejected, n_halted = _next_decision(score, threshold, ts, k, limits, account)
+        k, n_rejected, n_halted = _next_decision(
+            score, threshold, ts, k, limits, account, is_watched
+        )
         rejected, halted = rejected + n_rejected, halted + n_halted
         if k >= len(score):
             break
@@ -258,8 +269,9 @@ def scores_in_turn(  # type: ignore[no-untyped-def]
             break
         skipped += passed
         k = left + rest
-        net = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
-        account_for(account, ts[left], net)
+        if is_watched:
+            net = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
+            account_for(account, ts[left], net)
     counts = (skipped, rejected, halted, k, open_skipped)
     return decided[:n], index[:n], price[:n], reason[:n], units[:n], counts
 
@@ -287,8 +299,9 @@ def _summary(  # type: ignore[no-untyped-def]
     threshold, side, take_profit, stop_loss, limit_ns, size, rest = rule
     size = min(size, limits.max_units)
     n, won, net, peak, depth, k = 0, 0, 0.0, 0.0, 0.0, 0
+    is_watched = _is_watched(limits)
     while True:
-        k, _, _ = _next_decision(score, threshold, ts, k, limits, account)
+        k, _, _ = _next_decision(score, threshold, ts, k, limits, account, is_watched)
         if k >= len(score):
             break
         entered, paid, left, got, _, filled = settle_one(
@@ -308,7 +321,8 @@ def _summary(  # type: ignore[no-untyped-def]
         if left < 0:
             break
         pnl = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
-        account_for(account, ts[left], pnl)
+        if is_watched:
+            account_for(account, ts[left], pnl)
         n, won, net, k = n + 1, won + (pnl > 0), net + pnl, left + rest
         peak = max(peak, net)
         depth = max(depth, peak - net)
