@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from trademl.backtest.compare import compare
     from trademl.backtest.explain import explain_trade
     from trademl.backtest.jobs import backtest_model
+    from trademl.backtest.run import run_backtest
+    from trademl.backtest.score_rule import sweep_scores, trade_scores
     from trademl.backtest.strategy_jobs import backtest_file
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
@@ -114,6 +116,7 @@ _HOME = {
     "replay": "ingest.replay",
     "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
+    "run_backtest": "backtest.run",
     "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
@@ -121,6 +124,8 @@ _HOME = {
     "settle_on_bars": "market.bars",
     "simulate": "ingest.simulated",
     "stop_job": "aws.jobs",
+    "sweep_scores": "backtest.score_rule",
+    "trade_scores": "backtest.score_rule",
     "train_dataset": "train.jobs",
     "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",
