@@ -21,8 +21,13 @@ if TYPE_CHECKING:
     from trademl.aws.torchrun import launch_torchrun
     from trademl.aws.transform import plan_transform, run_transform
     from trademl.backtest.allocation import run_allocation
+    from trademl.backtest.compare import compare
+    from trademl.backtest.explain import explain_trade
     from trademl.backtest.jobs import backtest_model
     from trademl.backtest.replay import backtest_replay
+    from trademl.backtest.run import run_backtest
+    from trademl.backtest.score_rule import sweep_scores, trade_scores
+    from trademl.backtest.strategy_jobs import backtest_file
     from trademl.backtest.walk_forward import backtest_walk_forward
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
@@ -45,6 +50,7 @@ if TYPE_CHECKING:
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.monitor.tear_sheet import write_tear_sheet
     from trademl.pipeline.allocate import allocate
     from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
@@ -85,6 +91,7 @@ _HOME = {
     "Transactions": "market.orders",
     "Workspace": "pipeline.workspace",
     "allocate": "pipeline.allocate",
+    "backtest_file": "backtest.strategy_jobs",
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
     "backtest_replay": "backtest.replay",
@@ -92,11 +99,13 @@ _HOME = {
     "build_features": "etl.build",
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
+    "compare": "backtest.compare",
     "deploy": "serve.deployments",
     "deploy_to_ec2": "aws.hosted",
     "deploy_to_sagemaker": "aws.hosted",
     "evaluate_model": "train.evaluations",
     "explain_plan": "train.network_jobs",
+    "explain_trade": "backtest.explain",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
     "fit": "train.linear_learner",
@@ -127,6 +136,7 @@ _HOME = {
     "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
     "run_allocation": "backtest.allocation",
+    "run_backtest": "backtest.run",
     "run_transform": "aws.transform",
     "save_model": "train.model",
     "select_model": "train.jobs",
@@ -137,7 +147,9 @@ _HOME = {
     "start_service": "serve.background",
     "stop_job": "aws.jobs",
     "stop_service": "serve.background",
+    "sweep_scores": "backtest.score_rule",
     "trade_live": "pipeline.live",
+    "trade_scores": "backtest.score_rule",
     "train_dataset": "train.jobs",
     "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",
@@ -147,6 +159,7 @@ _HOME = {
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
     "write_simulation": "ingest.simulated",
+    "write_tear_sheet": "monitor.tear_sheet",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -156,6 +156,9 @@ def backtest(
     return BacktestResult(made[0], equity_ts_ns, equity, metrics)
 
 
+run_backtest = backtest  # as `trademl.run_backtest`: there, ``backtest`` is a folder
+
+
 def cost_ladder(
     quotes: Quotes,
     signals: Signals,

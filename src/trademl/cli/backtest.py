@@ -112,24 +112,99 @@ def _allocated(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _run_strategy(file: Path, config: Path | None, workspace: Path | None, json: bool) -> None:
-    from trademl.backtest.user_strategy import backtest_strategy
+    from trademl.backtest.strategy_jobs import backtest_file
     from trademl.errors import DataError
-    from trademl.ingest.sources import read_quotes
 
-    with open_session(config, workspace) as session:
+    with open_session(config, workspace) as session, session.workspace.lock():
         settings = session.strategy
-        _, metrics = backtest_strategy(
-            file, read_quotes(settings.feed), settings.costs, settings.backtest, seed=settings.seed
+        found = backtest_file(
+            file,
+            settings.feed,
+            settings.costs,
+            settings.backtest,
+            session.workspace.store,
+            session.workspace.ledger,
+            seed=settings.seed,
         )
+    metrics = found.metrics
     lines = [
-        f"{file}: {metrics['n_trades']} trades, net PnL {metrics['net_pnl']:.2f}, "
+        f"{found.id}: {file}: {metrics['n_trades']} trades, net PnL {metrics['net_pnl']:.2f}, "
         f"fees {metrics['fees']:.2f}, max drawdown {metrics['max_drawdown']:.2f}",
         *_ladder(metrics),
         *_realism(metrics),
     ]
-    emit(metrics, as_json=json, lines=lines)
+    emit({"id": found.id, **metrics}, as_json=json, lines=lines)
     if metrics["stopped"]:
-        raise DataError(f"{metrics['stopped']}; the figures are of what had ended before")
+        raise DataError(
+            f"{metrics['stopped']}; {found.id} keeps what had ended before, marked as stopped"
+        )
+
+
+@app.command("compare")
+def compare(
+    one: Annotated[str, typer.Argument(help="Id of a backtest, or a CSV or Parquet of trades.")],
+    other: Annotated[str, typer.Argument(help="Another, such as paper or live fills.")],
+    tolerance: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How far apart partners may begin.")
+    ] = 60.0,
+    top: Annotated[int, typer.Option(min=0, help="Trades to print.")] = 10,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Pair the trades of two backtests, or of one and real fills, and name what differs and why."""
+    from trademl.backtest.compare import compare as library
+
+    with open_session(None, workspace, needs_file=False) as session:
+        store, ledger = session.workspace.store, session.workspace.ledger
+        found = library(one, other, store, ledger, tolerance_s=tolerance)
+    emit(found, as_json=json, lines=_compared(found, top))
+
+
+@app.command("report")
+def report(
+    backtest: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    is_opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture too.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Write a backtest as one HTML page that needs no network, and print its path."""
+    from trademl.monitor.tear_sheet import write_tear_sheet
+
+    with open_session(None, workspace, needs_file=False) as session:
+        root, store = session.workspace.root, session.workspace.store
+        page = write_tear_sheet(
+            backtest, store, root / "reports", png=png, csv=csv, parquet=parquet
+        )
+    emit({"id": str(page)}, as_json=json, lines=[f"report: {page}"])
+    if is_opened:
+        typer.launch(page.as_uri())
+
+
+def _compared(found: Mapping[str, Any], top: int) -> list[str]:
+    one, two = found["one"], found["other"]
+    lines = [
+        f"{one['id']}: {one['n_trades']} trades, net PnL {one['net_pnl']:.2f}",
+        f"{two['id']}: {two['n_trades']} trades, net PnL {two['net_pnl']:.2f}",
+        f"  {found['n_alike']} alike, {found['n_paired'] - found['n_alike']} paired and different, "
+        f"{found['n_only_one']} only in the first, {found['n_only_other']} only in the second",
+        f"  difference of net PnL {found['difference']:+.2f}, by cause:",
+        *(
+            f"    {cause:<13} {row['pnl']:+12.2f}  in {row['n']} trades"
+            for cause, row in found["causes"].items()
+            if row["n"]
+        ),
+        *(f"  told differently: {n}: {a} | {b}" for n, (a, b) in found["settings"].items()),
+        *(f"  not known: {what}" for what in found["not_known"]),
+    ]
+    largest = sorted(found["trades"], key=lambda t: -abs(t["difference"]))[:top]
+    for trade in largest:
+        numbers = " | ".join("-" if trade[n] is None else str(trade[n]) for n in ("one", "other"))
+        causes = ", ".join(f"{cause} {pnl:+.2f}" for cause, pnl in trade["causes"].items())
+        lines.append(f"  trade {numbers}: {trade['difference']:+.2f} ({causes})")
+    return lines
 
 
 def _ladder(metrics: Mapping[str, Any]) -> list[str]:

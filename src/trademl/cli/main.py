@@ -17,6 +17,7 @@ from trademl.cli import (
     config,
     deploy,
     doctor,
+    explain,
     features,
     ingest,
     init,
@@ -56,6 +57,7 @@ serve.app.command("live")(live.live)
 app.add_typer(serve.app, name="serve")
 app.command("predict")(predict.predict)
 app.add_typer(backtest.app, name="backtest")
+app.add_typer(explain.app, name="explain")
 app.command("report")(report.report)
 
 

@@ -146,6 +146,8 @@ def migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":  # it alters a table by making it anew
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         found, newest = context.get_current_revision(), scripts.get_current_head()
         if found == newest:
