@@ -23,6 +23,13 @@ def live(
     url: Annotated[
         str, typer.Option(help="Ask this model server; the model in this process otherwise.")
     ] = "",
+    smaller: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Id of a smaller model that answers under load; give several, biggest first.",
+        ),
+    ] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="File that holds the token for that server.")
     ] = None,
@@ -47,6 +54,7 @@ def live(
         url=url,
         token=read_token(token_file) if token_file else "",
         trade_refused=trade_refused,
+        smaller=tuple(smaller or ()),
     )
     with open_session(config, workspace) as session:
         found = trade_live(session.strategy, session.workspace, chosen, progress=session.progress)

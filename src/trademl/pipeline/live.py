@@ -26,7 +26,8 @@ from trademl.market.quotes import Quotes
 from trademl.pipeline.strategy import Strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
-from trademl.serve.deployments import current_deployment, served_model
+from trademl.serve.deployments import deployed_strategies
+from trademl.serve.served import ServedModel
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.identity import artifact_id
 
@@ -50,6 +51,8 @@ class LiveOptions:
         What that server knows us by.
     trade_refused : bool
         Send orders although the model is refused, or in shadow mode.
+    smaller : tuple of str
+        Ids of smaller models of the ladder in this process, biggest first.
     n_simulated : int
         Quotes of a simulated feed.
     """
@@ -59,6 +62,7 @@ class LiveOptions:
     url: str = ""
     token: str = ""
     trade_refused: bool = False
+    smaller: tuple[str, ...] = ()
     n_simulated: int = 20_000
 
     def __post_init__(self) -> None:
@@ -111,8 +115,16 @@ def _trade(
     progress: Progress,
 ) -> dict[str, Any]:
     store, ledger = workspace.store, workspace.ledger
-    deployment = current_deployment(strategy.serving.endpoint, ledger)
-    model = served_model(deployment, store)
+    (served,) = deployed_strategies(
+        [strategy.serving.endpoint],
+        store,
+        ledger,
+        policy=strategy.ladder,
+        freshness=strategy.freshness,
+        smaller=options.smaller,
+    )
+    model = served.ladder[0]
+    assert isinstance(model, ServedModel)  # noqa: S101  (the first of a deployed ladder is loaded)
     _check_columns(strategy, model.model.columns)
     threshold = float(store.get(model.id).metrics["threshold"])
     trades = options.trade_refused or (model.mode == "live" and model.status == "accepted")
@@ -132,9 +144,6 @@ def _trade(
     broker = PaperBroker(strategy.costs, f"paper-{plan.run_id}")
     side = Side[strategy.orders.side.upper()]
     risk = AccountRisk(strategy.backtest, strategy.costs, side, seed=strategy.seed)
-    served = ServedStrategy(
-        strategy.serving.endpoint, (model,), strategy.ladder, strategy.freshness
-    )
     progress.step("live", f"{len(quotes)} quotes, {run.mode}")
     with _adviser(served, options) as adviser, _until_told(stop):
         journal = Journal(ledger, run)
@@ -171,7 +180,7 @@ def _plan(
         {"model": model_id, "feed": feed},
         settings
         | {"strategy": strategy.name, "seed": strategy.seed, "trades": trades}
-        | {"url": options.url},
+        | {"url": options.url, "smaller": list(options.smaller)},
         code="live 1",
     )
     return LivePlan(

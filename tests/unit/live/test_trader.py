@@ -60,9 +60,19 @@ class Killed(BaseException):
     pass
 
 
-def make_trader(ledger, *, costs=COSTS, config=LIMITED, trades=True, health=None, adviser=None):
+def make_trader(
+    ledger,
+    *,
+    costs=COSTS,
+    config=LIMITED,
+    trades=True,
+    health=None,
+    adviser=None,
+    bot=BOT,
+    threshold=0.55,
+):
     plan = LivePlan(
-        "live-1", "s", "TEST", RECIPE, BOT, costs, health or HealthConfig(), 0.55, trades
+        "live-1", "s", "TEST", RECIPE, bot, costs, health or HealthConfig(), threshold, trades
     )
     run = LiveRun(
         id="live-1", strategy="s", model_id="model-1", feed="test", mode="paper",
@@ -87,12 +97,12 @@ def recording(seed=4, n=3_000):
     return replace(quotes, flags=flags, **sizes)
 
 
-def backtested(quotes, costs=COSTS, config=LIMITED):
-    orders = place_orders(quotes, BOT)
+def backtested(quotes, costs=COSTS, config=LIMITED, bot=BOT, threshold=0.55):
+    orders = place_orders(quotes, bot)
     orders = orders.take(usable_rows(quotes, orders.quote_index, RECIPE))
     features_ND = feature_matrix(quotes, orders.quote_index, RECIPE)
     score = np.array([score_of(row_D) for row_D in features_ND])
-    signals = Signals(orders, orders.quote_index, score).flagged(0.55)
+    signals = Signals(orders, orders.quote_index, score).flagged(threshold)
     signals = sized(quotes, signals, costs, config)
     return run_compiled(quotes, signals, costs, limits=config.limits(7))
 
@@ -135,6 +145,14 @@ def test_live_trades_are_those_of_the_backtest(ledger, seed, config):
     quotes = recording(seed)
     trips = run_all(make_trader(ledger, config=config), quotes)
     assert_same_trades(trips, backtested(quotes, config=config), quotes)
+
+
+def test_a_quote_that_ends_a_trade_may_begin_another_as_in_the_backtest(ledger):
+    quotes = recording(n=1_200)
+    every = {"bot": replace(BOT, interval_s=0.001), "threshold": 0.0, "costs": Costs()}
+    trips = run_all(make_trader(ledger, **every), quotes)
+    assert_same_trades(trips, backtested(quotes, **every), quotes)
+    assert {trip.exit_ns for trip in trips} & {trip.entry_ns for trip in trips}
 
 
 def test_fills_in_the_ledger_are_what_the_trades_earned(ledger):
