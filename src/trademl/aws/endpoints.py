@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from trademl.aws.clients import client
-from trademl.aws.endpoint_plan import MAIN, EndpointPlan
+from trademl.aws.endpoint_plan import EndpointPlan
 from trademl.aws.failures import aws_errors, code_of, is_not_found
 from trademl.aws.upload import upload_files
 from trademl.errors import CloudError
@@ -199,7 +199,9 @@ def check_running(plan: EndpointPlan, clients: EndpointClients) -> tuple[Mapping
     for variant, model in zip(wanted, plan.models, strict=True):
         name = variant["VariantName"]
         runs = by_name[name]
-        _same(f"weight of {name}", runs.get("CurrentWeight"), variant["InitialVariantWeight"])
+        weight = float(np.float32(variant["InitialVariantWeight"]))  # as the API keeps it
+        found_weight = float(np.float32(runs.get("CurrentWeight", np.nan)))
+        _same(f"weight of {name}", found_weight, weight)
         _same(
             f"number of machines of {name}",
             runs.get("CurrentInstanceCount"),
@@ -242,7 +244,7 @@ def smoke_prediction(plan: EndpointPlan, clients: EndpointClients) -> float:
     with aws_errors(f"asking endpoint {plan.endpoint}"):
         answer = clients.runtime.invoke_endpoint(
             EndpointName=plan.endpoint, ContentType="application/json", Accept="application/json",
-            TargetVariant=MAIN, Body=body,
+            Body=body,
         )["Body"].read()  # fmt: skip
     try:
         score = float(json.loads(answer)["predictions"][0]["score"])
