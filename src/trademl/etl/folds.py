@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trademl.errors import DataError
 from trademl.etl.intervals import Times, check_intervals, overlaps_any
+from trademl.market.quotes import NS_PER_S
 
 Rows = NDArray[np.int64]
 
@@ -151,8 +152,8 @@ def walk_forward_by_time(
     check_intervals(as_of_N, start_N, exit_N)
     if not len(as_of_N) or as_of_N[-1] - as_of_N[0] < train_ns:
         raise DataError(
-            f"the rows span less than the {train_ns} ns to train on before the first block: give "
-            "more rows or train on less"
+            f"the rows span less than the {train_ns / NS_PER_S:g} s to train on before the first "
+            "block: give more rows or train on less"
         )
 
     def folds() -> Iterator[Fold]:
