@@ -13,9 +13,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from ledger_cases import add_batch, add_model, add_study
 from sqlalchemy import inspect, text
 
+from ledger_cases import add_batch, add_model, add_study
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM
 from trademl.ledger.database import MIGRATIONS, VERSION_TABLE, open_engine
@@ -34,14 +34,15 @@ def postgres(tmp_path_factory):
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'ledger.db'}"
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
+        return
     if request.param == "mysql":
         if not (found := os.environ.get("TRADEML_TEST_MYSQL_URL")):
             pytest.skip("TRADEML_TEST_MYSQL_URL is not set")
     else:
         found = request.getfixturevalue("postgres")
-    request.addfinalizer(lambda: move(found, command.downgrade, "base"))
-    return found
+    yield found
+    move(found, command.downgrade, "base")
 
 
 def alembic_config():
