@@ -9,7 +9,8 @@ touches, and its time limit is a stop that is moved to 0.
 
 from __future__ import annotations
 
-import resource
+import dataclasses
+import json
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from harness import Benchmark, Measurement, Peer, Seconds, main, ratio, timed
 from trademl.backtest.backtrader_engine import run_backtrader, run_strategy
 from trademl.backtest.callback import Bracket, run_callback
 from trademl.backtest.parity import check_parity
-from trademl.backtest.score_rule import ScoreRule, sweep_scores, trade_scores
+from trademl.backtest.score_rule import ScoreRule, trade_scores
 from trademl.backtest.signals import Signals
 from trademl.backtest.streaming import trade_scores_of_file
 from trademl.backtest.trades import Trades
@@ -213,25 +214,17 @@ class WrappedRule(bt.Strategy):  # type: ignore[misc]
 
 def run_sweep(arrays: Path, n_rules: int) -> tuple[Seconds, float]:
     """Return the seconds of a sweep, and the most memory that a process of its own held for it."""
+    told = {"grid": GRID[:n_rules], "limit_s": LIMIT_S, "costs": dataclasses.asdict(COSTS)}
+    script = Path(__file__).with_name("backtest_sweep.py")
     done = subprocess.run(
-        [sys.executable, __file__, "--sweep", str(arrays), str(n_rules)],
+        [sys.executable, script, arrays],
+        input=json.dumps(told),
         capture_output=True,
         text=True,
         check=True,
     )
     seconds, peak = done.stdout.split()
     return float(seconds), float(peak)
-
-
-def sweep_alone(arrays: Path, n_rules: int) -> None:
-    held = np.load(arrays)
-    price, ts_event, score = held["price"], held["ts"], held["score"]
-    flags = np.zeros(len(price), np.uint8)
-    quotes = Quotes(ts_event, price, price, price, price, price, flags)
-    rules = [ScoreRule(t, b, b, LIMIT_S, rest_quotes=1) for t, b in GRID[:n_rules]]
-    sweep_scores(quotes, score, rules[:2], COSTS)
-    seconds = median(lambda: sweep_scores(quotes, score, rules, COSTS), 5)
-    print(seconds, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def run_year(folder: Path, n: int) -> dict[str, Seconds]:
@@ -315,7 +308,4 @@ def median(job: Any, repeats: int = REPEATS) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--sweep"]:
-        sweep_alone(Path(sys.argv[2]), int(sys.argv[3]))
-        sys.exit(0)
     sys.exit(main(BENCHMARK, measure))

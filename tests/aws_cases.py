@@ -194,15 +194,16 @@ class DocumentedServer:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                operation = self.headers["X-Amz-Target"].rpartition(".")[2]
+                operation = self.headers.get("X-Amz-Target", "InvokeEndpoint").rpartition(".")[2]
                 try:
                     status, answer = 200, outer._answer(operation, json.loads(body))
                 except RefusalError as refusal:
                     status = refusal.status
                     answer = {"__type": refusal.code, "message": refusal.message}
                 content = json.dumps(answer).encode()
+                kind = "x-amz-json-1.1" if operation != "InvokeEndpoint" else "json"
                 self.send_response(status)
-                self.send_header("Content-Type", "application/x-amz-json-1.1")
+                self.send_header("Content-Type", f"application/{kind}")
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)

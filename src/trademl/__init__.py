@@ -12,13 +12,23 @@ from typing import TYPE_CHECKING, Any
 from trademl._version import __version__
 
 if TYPE_CHECKING:
+    from trademl.aws.hosted import deploy_to_ec2, deploy_to_sagemaker, plan_hosting, plan_on_ec2
     from trademl.aws.jobs import stop_job, train_on_sagemaker, tune_on_sagemaker
     from trademl.aws.model_files import load_model
     from trademl.aws.plan import plan_training, plan_tuning
     from trademl.aws.prices import refresh_prices
     from trademl.aws.settings import AwsConfig
     from trademl.aws.torchrun import launch_torchrun
+    from trademl.aws.transform import plan_transform, run_transform
+    from trademl.backtest.allocation import run_allocation
+    from trademl.backtest.compare import compare
+    from trademl.backtest.explain import explain_trade
     from trademl.backtest.jobs import backtest_model
+    from trademl.backtest.replay import backtest_replay
+    from trademl.backtest.run import run_backtest
+    from trademl.backtest.score_rule import sweep_scores, trade_scores
+    from trademl.backtest.strategy_jobs import backtest_file
+    from trademl.backtest.walk_forward import backtest_walk_forward
     from trademl.config import Settings, load_settings
     from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
@@ -40,10 +50,15 @@ if TYPE_CHECKING:
     from trademl.market.fills import settle
     from trademl.market.orders import Orders, Transactions
     from trademl.market.quotes import Quotes
+    from trademl.monitor.tear_sheet import write_tear_sheet
+    from trademl.pipeline.allocate import allocate
+    from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
     from trademl.pipeline.strategy import Strategy
     from trademl.pipeline.workspace import Workspace
+    from trademl.serve.background import start_service, stop_service
+    from trademl.serve.batch import predict_files
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
     from trademl.serve.server import serve
@@ -66,6 +81,7 @@ _HOME = {
     "Fold": "etl.folds",
     "Ledger": "ledger",
     "LinearLearnerParameters": "train.hyperparameters",
+    "LiveOptions": "pipeline.live",
     "Orders": "market.orders",
     "Quotes": "market.quotes",
     "Settings": "config",
@@ -74,14 +90,22 @@ _HOME = {
     "Strategy": "pipeline.strategy",
     "Transactions": "market.orders",
     "Workspace": "pipeline.workspace",
+    "allocate": "pipeline.allocate",
+    "backtest_file": "backtest.strategy_jobs",
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
+    "backtest_replay": "backtest.replay",
+    "backtest_walk_forward": "backtest.walk_forward",
     "build_features": "etl.build",
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",
+    "compare": "backtest.compare",
     "deploy": "serve.deployments",
+    "deploy_to_ec2": "aws.hosted",
+    "deploy_to_sagemaker": "aws.hosted",
     "evaluate_model": "train.evaluations",
     "explain_plan": "train.network_jobs",
+    "explain_trade": "backtest.explain",
     "export": "ingest.replay",
     "feature_matrix": "etl.features",
     "fit": "train.linear_learner",
@@ -97,9 +121,13 @@ _HOME = {
     "model_card": "train.card",
     "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
+    "plan_hosting": "aws.hosted",
+    "plan_on_ec2": "aws.hosted",
     "plan_training": "aws.plan",
+    "plan_transform": "aws.transform",
     "plan_tuning": "aws.plan",
     "predict": "serve.client",
+    "predict_files": "serve.batch",
     "promote_model": "pipeline.promotion",
     "read_bars": "ingest.bar_files",
     "read_recordio": "etl.recordio",
@@ -107,13 +135,21 @@ _HOME = {
     "replay": "ingest.replay",
     "rollback_model": "pipeline.promotion",
     "run": "pipeline.run",
+    "run_allocation": "backtest.allocation",
+    "run_backtest": "backtest.run",
+    "run_transform": "aws.transform",
     "save_model": "train.model",
     "select_model": "train.jobs",
     "serve": "serve.server",
     "settle": "market.fills",
     "settle_on_bars": "market.bars",
     "simulate": "ingest.simulated",
+    "start_service": "serve.background",
     "stop_job": "aws.jobs",
+    "stop_service": "serve.background",
+    "sweep_scores": "backtest.score_rule",
+    "trade_live": "pipeline.live",
+    "trade_scores": "backtest.score_rule",
     "train_dataset": "train.jobs",
     "train_network": "train.network_jobs",
     "train_on_sagemaker": "aws.jobs",
@@ -123,6 +159,7 @@ _HOME = {
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",
     "write_simulation": "ingest.simulated",
+    "write_tear_sheet": "monitor.tear_sheet",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -160,10 +160,16 @@ def _from_file(path: Path) -> dict[str, Setting]:
 
 
 def _beside(file: Path, found: dict[str, Setting]) -> dict[str, Setting]:
-    """Take a file's relative path of quotes as relative to the file itself."""
+    """Take a file's relative paths of recordings as relative to the file itself."""
     quotes = found.get("feed.quotes")
     if quotes is not None and quotes.value != SAMPLE:
         found["feed.quotes"] = Setting(str(file.parent / str(quotes.value)), quotes.source)
+    if isinstance((bars := found.get("allocation.bars", Setting(None, ""))).value, list):
+        found["allocation.bars"] = Setting(
+            [str(file.parent / str(b)) for b in bars.value], bars.source
+        )
+    if (factors := found.get("allocation.factors", Setting("", ""))).value:
+        found["allocation.factors"] = Setting(str(file.parent / str(factors.value)), factors.source)
     return found
 
 

@@ -11,6 +11,8 @@ TrademlError
 │   └── RegistryError  a model cannot be promoted or taken back
 ├── TrainError       a training job cannot start or did not converge to a finite model
 ├── ServeError       a server or endpoint cannot be started, reached or understood
+├── BrokerError      a broker could not be reached, or gave no clear answer
+│   └── OrderRejectedError  a broker refused an order for good
 ├── CloudError       AWS refused a call, could not be reached, or a job there failed
 └── ParityError      two engines that must agree do not: a defect, never the user's fault
 
@@ -64,6 +66,14 @@ class TrainError(TrademlError):
 
 class ServeError(TrademlError):
     """A server or an endpoint cannot be started, reached or understood."""
+
+
+class BrokerError(TrademlError):
+    """A broker could not be reached, or gave no clear answer: whether it acted is unknown."""
+
+
+class OrderRejectedError(BrokerError):
+    """A broker refused an order for good: it will never fill."""
 
 
 class CloudError(TrademlError):

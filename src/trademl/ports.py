@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+BuyOrSell = Literal["buy", "sell"]
+OrderKind = Literal["entry", "exit", "hedge"]
 
 
 class Progress(Protocol):
@@ -54,4 +59,107 @@ class Predictor(Protocol):
 
         The score has the shape (N,), or (N, K) with a share for each class. The label has the
         shape (N,), and is None for a model that predicts a quantity.
+        """
+
+
+@dataclass(frozen=True)
+class OrderTicket:
+    """An order as a broker gets it; it is the same order wherever its key is the same.
+
+    Parameters
+    ----------
+    key : str
+        The client order key: 1 to 36 letters, digits, ``-`` and ``_``, never used again.
+    strategy, instrument : str
+    quantity : float
+        Units of the instrument, above 0; contracts where it is traded in contracts.
+    limit_price : float, optional
+        Worst price, in quote currency per unit; at market where it is None.
+    created_at_ns : int
+        When it was decided, UTC ns.
+    payload : mapping
+        What else the broker must know, and why the order was decided; JSON values only.
+    """
+
+    key: str
+    strategy: str
+    instrument: str
+    side: BuyOrSell
+    kind: OrderKind
+    quantity: float
+    limit_price: float | None
+    created_at_ns: int
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BrokerFill:
+    """A part of an order that was executed.
+
+    Parameters
+    ----------
+    order_key : str
+        Of the `OrderTicket`.
+    number : int
+        Tells the fills of one order apart; the same fill has the same number whenever it is asked.
+    ts_event_ns : int
+        When it was executed, UTC ns.
+    quantity : float
+        Units of the instrument, above 0 for buys and sells alike.
+    price : float
+        Quote currency per unit.
+    fees : float
+        For this fill as a whole, in quote currency; negative where the broker pays.
+    """
+
+    order_key: str
+    number: int
+    ts_event_ns: int
+    quantity: float
+    price: float
+    fees: float = 0.0
+
+
+class Broker(Protocol):
+    """Takes orders and says what became of them.
+
+    Every method raises `trademl.errors.BrokerError` where the broker cannot be reached or gives no
+    clear answer; whether the call took effect is then unknown, and repeating it must be harmless.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which broker and account it is: at most 80 characters, the same after a restart."""
+
+    def send(self, ticket: OrderTicket) -> None:
+        """Hand in an order, unless its key was handed in or cancelled before: then do nothing.
+
+        Raises
+        ------
+        OrderRejectedError
+            If the broker refuses the order for good: it will never fill.
+        """
+
+    def cancel(self, key: str) -> None:
+        """Return once nothing more of that order will fill, even if it is sent later.
+
+        What was filled before stays filled and is among the `fills`. A key that is not known, or
+        done with, is no error.
+        """
+
+    def fills(self, cursor: str) -> tuple[Sequence[BrokerFill], str]:
+        """Return fills that were not returned up to ``cursor``, and the next cursor.
+
+        Parameters
+        ----------
+        cursor : str
+            What an earlier call returned, at most 200 characters; empty asks from the beginning.
+
+        Returns
+        -------
+        sequence of BrokerFill
+            Each order's fills in order. The same cursor returns them again: nothing is lost if the
+            caller dies before it has kept them.
+        str
+            The cursor to go on from.
         """

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -162,3 +163,59 @@ def test_the_report_shows_what_the_gate_looked_at(story):
     html = Path(story["first"]["report"]["id"]).read_text()
     assert "promoted</h1>" in html
     assert "luck alone reaches a Sharpe ratio" in html
+
+
+@pytest.fixture(scope="module")
+def replayed(story, folder):
+    """Replay the champion as if the second model had been live for the first half of its rows."""
+    first, second = story["first"]["selected"]["id"], story["selected"]["id"]
+    told = {"unknown": answer(folder, "backtest", "replay", first)["serving"]}
+    ledger = sqlite3.connect(folder / "trademl-workspace" / "ledger.db")
+    (kept,) = ledger.execute("SELECT id FROM deployments WHERE mode = 'live' LIMIT 1").fetchall()
+    (split,) = ledger.execute("SELECT facts FROM datasets").fetchall()
+    test = json.loads(split[0])["splits"]["test"]
+    middle = (test["from_ns"] + test["to_ns"]) // 2
+    ledger.execute("UPDATE deployments SET mode = 'was' WHERE id != ?", kept)
+    begin, half = (
+        datetime.fromtimestamp(ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+        for ns in (test["from_ns"], middle)
+    )
+    ledger.execute(
+        "UPDATE deployments SET created_at = ?, retired_at = NULL, model_id = ? WHERE id = ?",
+        (half, first, *kept),
+    )
+    ledger.execute(
+        "INSERT INTO deployments (id, created_at, model_id, endpoint, mode, retired_at) "
+        "VALUES ('deployment-half', ?, ?, 'sim', 'live', ?)",
+        (begin, second, half),
+    )
+    ledger.commit()
+    told["known"] = answer(folder, "backtest", "replay", first)["serving"]
+    told["recorded"] = answer(folder, "backtest", "replay", first, "--serving", "recorded")
+    return told | {"first": first, "second": second}
+
+
+def test_where_nothing_is_known_to_have_been_live_the_model_asked_about_answers(replayed):
+    serving = replayed["unknown"]
+    assert (serving["is_live_history"], serving["models"]) == (False, [replayed["first"]])
+    assert serving["by"]["model changes"] == 0.0
+
+
+def test_the_model_that_was_live_at_each_moment_answers(replayed):
+    serving = replayed["known"]
+    assert sorted(serving["models"]) == sorted([replayed["first"], replayed["second"]])
+    assert serving["by"]["model changes"] != 0.0
+    assert serving["ideal"] == replayed["unknown"]["ideal"]
+
+
+def test_the_lines_of_a_replay_add_up(replayed):
+    serving = replayed["known"]
+    lines = sum(serving["by"].values()) + serving["interaction"]
+    assert lines == pytest.approx(serving["ideal"] - serving["served"])
+
+
+def test_an_order_without_a_recorded_prediction_is_an_abstention(replayed):
+    # what was live for the first half left no predictions
+    serving = replayed["recorded"]["serving"]
+    assert 0 < serving["n_abstained"] < serving["n"]
+    assert serving["kind"] == "recorded"

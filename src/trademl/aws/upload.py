@@ -7,7 +7,7 @@ that is there is the right one. An upload that was cut short goes on with what i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +75,29 @@ def upload_dataset(dataset: Artifact, config: AwsConfig, s3: Any, progress: Prog
             _send(files, copy, dataset.id, progress)
     progress.done(f"{dataset.id} to {uri}")
     return True
+
+
+def upload_files(
+    files: Mapping[str, Path], uri: str, config: AwsConfig, s3: Any, progress: Progress
+) -> None:
+    """Bring files below an address in the bucket, by name; one that is there already is not sent.
+
+    Raises
+    ------
+    CloudError
+        As `upload_dataset`.
+    """
+    folder = uri.removeprefix(f"s3://{config.bucket}/")
+    copy = Destination(s3, config.bucket, folder, config.output_kms_key)
+    progress.step("upload", uri)
+    with aws_errors(f"uploading to {uri}"):
+        _check_bucket(config, s3)
+        for number, (name, path) in enumerate(files.items(), 1):
+            digest = digest_file(path)
+            if _digest_there(copy, name) != digest:
+                _put(copy, name, path, digest)
+            progress.advance(number, len(files))
+    progress.done(f"{len(files)} files")
 
 
 def _send(

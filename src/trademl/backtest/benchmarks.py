@@ -16,6 +16,7 @@ from trademl.backtest.targets import Targets, run_compiled_targets
 from trademl.backtest.trades import Trades
 from trademl.market.carry import Carry
 from trademl.market.costs import Costs
+from trademl.market.orders import Orders
 from trademl.market.quotes import Quotes
 
 N_DRAWS = 20
@@ -49,6 +50,19 @@ def random_entries(
     for _ in range(N_DRAWS if len(signals) else 0):
         rows = np.sort(rng.choice(len(signals), min(n_flagged, len(signals)), replace=False))
         made.append(run_compiled(quotes, signals.take(rows), costs, limits=limits, carry=carry))
+    return made
+
+
+def random_holdings(quotes: Quotes, trades: Trades, costs: Costs, *, seed: int) -> list[Trades]:
+    """Return runs that hold as often, as long and as much as trades did, from quotes by chance."""
+    rng, n, made = np.random.default_rng(seed), len(trades), []
+    held_ns = quotes.ts_event[trades.exit_index] - quotes.ts_event[trades.entry_index]
+    for _ in range(N_DRAWS if n else 0):
+        at, which = np.sort(rng.choice(len(quotes), n)), rng.permutation(n)
+        far = np.full(n, np.inf)
+        orders = Orders(at, trades.side[which], far, far, held_ns[which])
+        signals = Signals(orders, np.arange(n), np.full(n, np.nan), trades.size[which])
+        made.append(run_compiled(quotes, signals, costs))
     return made
 
 

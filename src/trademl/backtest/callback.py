@@ -279,6 +279,7 @@ class _Book:
             np.array(reason, np.int8),
             np.array(units, float),
             np.array([answer.score for answer in self._answers], float),
+            np.array(decided, np.int64),
         )
         counts = {"rejected": self._rejected, "halted": self._halted}
         made = trips.trades(

@@ -150,7 +150,14 @@ def run_compiled(
         signals.units,
     )
     trips = Trips(
-        signals.order_id[rows], orders.side[rows], index, price, reason, units, signals.score[rows]
+        signals.order_id[rows],
+        orders.side[rows],
+        index,
+        price,
+        reason,
+        units,
+        signals.score[rows],
+        orders.quote_index[rows],
     )
     return trips.trades(
         quotes.ts_event,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.backtest.results import ledger_rows
-from trademl.backtest.run import DEFAULT, backtest
+from trademl.backtest.run import DEFAULT, BacktestResult, backtest
 from trademl.backtest.settings import NO_LIMIT, BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.errors import DataError
@@ -20,8 +21,9 @@ from trademl.ledger import Ledger, tables
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
 from trademl.market.friction import with_volatility
+from trademl.market.quotes import Quotes
 from trademl.ports import Progress, Silent
-from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.artifacts import Artifact, ArtifactStore, Draft
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import record_look
@@ -77,8 +79,7 @@ def backtest_model(
             load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
         )
     parameters = {
-        "costs": asdict(costs),
-        "backtest": {n: None if v == NO_LIMIT else v for n, v in asdict(config).items()},
+        **settings_of(costs, config),
         "engines": list(engines),
         "split": split,
         "seed": seed,
@@ -89,7 +90,7 @@ def backtest_model(
         batch = read_batch(store.get(dataset.manifest["parents"][0]))
         with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
             batch = replace(batch, quotes=with_volatility(batch.quotes, costs))
-            signals, batch = _signals(batch, rows.order_id_N, score_N, costs)
+            signals, batch = signals_on(batch, rows.order_id_N, score_N, costs)
             result = backtest(
                 batch.quotes,
                 signals,
@@ -100,22 +101,25 @@ def backtest_model(
                 seed=seed,
                 progress=progress,
             )
-            trades, equity = ledger_rows(result, batch.quotes)
-            _write(draft.path / TRADES, trades, tables.Trade)
-            _write(draft.path / EQUITY, equity, tables.Equity)
-            draft.metrics.update(result.metrics)
+            write_result(draft, result, batch.quotes)
         published = store.get(identity)
     else:
         progress.step("backtest")
         progress.done(f"kept {published.id}")
-    _record(published, model, dataset, deployment_id, ledger)
+    record_backtest(published, model, dataset, deployment_id, ledger)
     return published
 
 
-def _signals(
+def settings_of(costs: Costs, config: BacktestConfig) -> dict[str, Any]:
+    """Return what a backtest was told, as JSON can hold it; None for no limit."""
+    limited = {n: None if v == NO_LIMIT else v for n, v in asdict(config).items()}
+    return {"costs": asdict(costs), "backtest": limited}
+
+
+def signals_on(
     batch: Batch, order_id_N: NDArray[np.int64], score_N: NDArray[np.float64], costs: Costs
 ) -> tuple[Signals, Batch]:
-    """Return the split's signals on the part of the recording that they can touch at these costs.
+    """Return orders of a batch as signals, on the part of the recording that they can touch.
 
     What was recorded does not say how far that is: at another latency an order leaves later.
     """
@@ -139,7 +143,16 @@ def _signals(
     return Signals(span.orders, order_id_N, score_N), span
 
 
-def _write(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) -> None:
+def write_result(draft: Draft, result: BacktestResult, quotes: Quotes) -> None:
+    """Write trades and equity into an artifact in the making, and give it the metrics."""
+    trades, equity = ledger_rows(result, quotes)
+    write_rows(draft.path / TRADES, trades, tables.Trade)
+    write_rows(draft.path / EQUITY, equity, tables.Equity)
+    draft.metrics.update(result.metrics)
+
+
+def write_rows(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) -> None:
+    """Write rows of a ledger's table, without the backtest's id, as Parquet."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -147,24 +160,28 @@ def _write(path: Path, rows: list[dict[str, object]], table: type[tables.Base]) 
     pq.write_table(pa.table({name: [row[name] for row in rows] for name in names}), path)
 
 
-def _record(
+def record_backtest(
     published: Artifact,
     model: Artifact,
     dataset: Artifact,
     deployment_id: str | None,
     ledger: Ledger,
 ) -> None:
+    """Write a model's backtest, its trades and its equity into the ledger."""
+    row = tables.Backtest(
+        model_id=model.id,
+        dataset_id=dataset.id,
+        deployment_id=deployment_id,
+        engines=published.manifest["parameters"]["engines"],
+    )
+    record_result(published, row, ledger)
+
+
+def record_result(published: Artifact, row: tables.Backtest, ledger: Ledger) -> None:
+    """Write a backtest, its trades and its equity into the ledger, over what stood there."""
     import pyarrow.parquet as pq
 
-    row = tables.Backtest(
-        id=published.id,
-        model_id=model.id,
-        deployment_id=deployment_id,
-        dataset_id=dataset.id,
-        engines=published.manifest["parameters"]["engines"],
-        metrics=dict(published.metrics),
-        path=str(published.path),
-    )
+    row.id, row.path, row.metrics = published.id, str(published.path), dict(published.metrics)
     ledger.replace(
         row,
         (tables.Trade, "backtest_id", pq.read_table(published.file(TRADES)).to_pylist()),

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from trademl.backtest.run import BacktestResult
+from trademl.backtest.trades import Trades
 from trademl.market.orders import ExitReason, Side
 from trademl.market.quotes import Quotes
 
@@ -55,8 +57,27 @@ def _trade_columns(result: BacktestResult, quotes: Quotes) -> dict[str, Any]:
         "exit_reason": np.array([ExitReason(why).name.lower() for why in trades.reason], object),
         "fees": trades.fees,
         "pnl": trades.pnl,
-        "score": trades.score,
+        "score": _or_none(trades.score),
+        "decided_at_ns": _decided_at(trades, quotes),
+        "size": trades.size,
+        "gross_points": (trades.exit_price - trades.entry_price) * trades.side * trades.size,
+        "carry": trades.carry,
+        "tier": np.full(len(trades), None, object),
+        "latency_ms": np.full(len(trades), None, object),
     }
+
+
+def _or_none(score: NDArray[np.float64]) -> NDArray[np.object_]:
+    """Return scores as objects, None where there is none: SQL has no NaN."""
+    values = score.astype(object)
+    values[np.isnan(score)] = None
+    return values
+
+
+def _decided_at(trades: Trades, quotes: Quotes) -> NDArray[Any]:
+    if trades.decided_index is None:
+        return np.full(len(trades), None, object)
+    return quotes.ts_event[trades.decided_index]
 
 
 def _equity_columns(result: BacktestResult) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def backtest(
     costs : Costs
         What trading costs.
     threshold : float
-        Lowest score that is traded.
+        Lowest score that is traded, unless signals carry their own.
     engines : sequence of str
         Names of `ENGINES`; the first one's trades are returned.
     every_s : float
@@ -139,7 +139,7 @@ def backtest(
     holding = buy_and_hold(quotes, costs, config.units, carry=carry)
     metrics = {
         **performance(quotes, made[0], costs),
-        "threshold": float(threshold),
+        "threshold": float(threshold) if signals.threshold is None else None,
         "n_signals": len(signals),
         "n_flagged": len(flagged),
         "engines": list(names),
@@ -154,6 +154,9 @@ def backtest(
         "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
     }
     return BacktestResult(made[0], equity_ts_ns, equity, metrics)
+
+
+run_backtest = backtest  # as `trademl.run_backtest`: there, ``backtest`` is a folder
 
 
 def cost_ladder(

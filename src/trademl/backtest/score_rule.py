@@ -9,7 +9,7 @@ Shape letters: P quotes, R rules.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,6 +30,7 @@ from trademl.market.orders import Side
 from trademl.market.quotes import NS_PER_S, Quotes
 
 ROOM = 8_192  # trades that a run has room for at first
+STRETCH = 16_384  # quotes that rules of a sweep walk one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def trade_scores(
         0,
     )
     side = np.full(len(decided), rule.side, np.int8)
-    trips = Trips(decided, side, index, price, reason, units, score_P[decided])
+    trips = Trips(decided, side, index, price, reason, units, score_P[decided], decided)
     skipped, rejected, halted, _, open_skipped = counts
     return trips.trades(
         quotes.ts_event,
@@ -164,7 +165,10 @@ def sweep_scores(
     carry: Carry | None = None,
     n_threads: int | None = None,
 ) -> Sweep:
-    """Trade a score by many rules, each on its own, on every core; memory does not grow with R.
+    """Trade a score by many rules, each on its own, on every core.
+
+    Rules that differ in nothing but threshold and rest share what becomes of an order, which does
+    not depend on either: each is carried once. Memory grows with neither R nor P.
 
     Raises
     ------
@@ -177,17 +181,29 @@ def sweep_scores(
     n = len(rules)
     found = Sweep(np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n))
 
-    def work(row: int) -> None:
-        (
-            found.n_trades[row],
-            found.net_pnl[row],
-            found.hit_rate[row],
-            found.max_drawdown[row],
-        ) = _summary(*tape, friction, carry, numbers, new_account(), score_P, rules[row].numbers)
+    n_threads = n_threads or len(os.sched_getaffinity(0))
 
-    with ThreadPoolExecutor(n_threads or len(os.sched_getaffinity(0))) as pool:
-        list(pool.map(work, range(n)))
+    def work(rows: list[int]) -> None:
+        told = [rules[row].numbers for row in rows]
+        threshold_R, rest_R = np.array([t[0] for t in told]), np.array([t[-1] for t in told])
+        summary_R = _summaries(
+            *tape, friction, carry, numbers, score_P, told[0][1:-1], threshold_R, rest_R
+        )
+        found.n_trades[rows], found.net_pnl[rows] = summary_R[0], summary_R[1]
+        found.hit_rate[rows], found.max_drawdown[rows] = summary_R[2], summary_R[3]
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(work, _that_share_orders(rules, n_threads)))
     return found
+
+
+def _that_share_orders(rules: Sequence[ScoreRule], n_threads: int) -> list[list[int]]:
+    """Return rows of rules with the same orders together, in as many lists as keep all at work."""
+    alike: dict[Hashable, list[int]] = {}
+    for row, rule in enumerate(rules):
+        alike.setdefault(rule.numbers[1:-1], []).append(row)
+    most = max(1, -(-len(rules) // n_threads))
+    return [rows[k : k + most] for rows in alike.values() for k in range(0, len(rows), most)]
 
 
 def _check_scores(quotes: Quotes, score_P: NDArray[np.float64]) -> None:
@@ -196,11 +212,19 @@ def _check_scores(quotes: Quotes, score_P: NDArray[np.float64]) -> None:
 
 
 @njit(nogil=True, inline="always")
-def _next_decision(score, threshold, ts, k, limits, account):  # type: ignore[no-untyped-def]
+def _is_watched(limits):  # type: ignore[no-untyped-def]
+    """Say whether any entry may be refused: where none is, no account is kept."""
+    return limits.daily_loss < np.inf or limits.drawdown < np.inf or limits.reject_share > 0
+
+
+@njit(nogil=True, inline="always")
+def _next_decision(score, threshold, ts, k, limits, account, is_watched):  # type: ignore[no-untyped-def]
     """Return the first quote from ``k`` on that is traded, and how many wishes were refused."""
     rejected, halted = 0, 0
     while k < len(score):
         if score[k] >= threshold:
+            if not is_watched:
+                break
             answer = may_enter(limits, account, ts[k])
             if answer == GO:
                 break
@@ -225,8 +249,11 @@ def scores_in_turn(  # type: ignore[no-untyped-def]
     decided, reason, units = np.empty(room, np.int64), np.empty(room, np.int8), np.empty(room)
     index, price = np.empty((room, 2), np.int64), np.empty((room, 2))
     n, k, rejected, halted, skipped, open_skipped = 0, start, 0, 0, 0, 0
+    is_watched = _is_watched(limits)
     while True:
-        k, n_rejected, n_halted = _next_decision(score, threshold, ts, k, limits, account)
+        k, n_rejected, n_halted = _next_decision(
+            score, threshold, ts, k, limits, account, is_watched
+        )
         rejected, halted = rejected + n_rejected, halted + n_halted
         if k >= len(score):
             break
@@ -258,8 +285,9 @@ def scores_in_turn(  # type: ignore[no-untyped-def]
             break
         skipped += passed
         k = left + rest
-        net = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
-        account_for(account, ts[left], net)
+        if is_watched:
+            net = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
+            account_for(account, ts[left], net)
     counts = (skipped, rejected, halted, k, open_skipped)
     return decided[:n], index[:n], price[:n], reason[:n], units[:n], counts
 
@@ -280,36 +308,61 @@ def _twice(column):  # type: ignore[no-untyped-def]
 
 
 @fill_kernel
-def _summary(  # type: ignore[no-untyped-def]
-    ts, bid, ask, flags, book, friction, carry, limits, account, score, rule
+def _summaries(  # type: ignore[no-untyped-def]
+    ts, bid, ask, flags, book, friction, carry, limits, score, order, threshold_R, rest_R
 ):
-    """Return trades, net profit, hit rate and drawdown; holds one trade at a time."""
-    threshold, side, take_profit, stop_loss, limit_ns, size, rest = rule
+    """Return trades, net profit, hit rate and drawdown of rules that send the same orders.
+
+    All of them walk a stretch of the recording before the next one, while it is in the cache:
+    ``span`` keeps how many quotes an order that is decided there lives, 0 where none was carried
+    yet and -1 where it never ends, ``earned`` what it earns.
+    """
+    side, take_profit, stop_loss, limit_ns, size = order
     size = min(size, limits.max_units)
-    n, won, net, peak, depth, k = 0, 0, 0.0, 0.0, 0.0, 0
-    while True:
-        k, _, _ = _next_decision(score, threshold, ts, k, limits, account)
-        if k >= len(score):
-            break
-        entered, paid, left, got, _, filled = settle_one(
-            ts,
-            bid,
-            ask,
-            flags,
-            book,
-            friction,
-            k,
-            side,
-            take_profit,
-            stop_loss,
-            limit_ns,
-            size,
-        )
-        if left < 0:
-            break
-        pnl = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
-        account_for(account, ts[left], pnl)
-        n, won, net, k = n + 1, won + (pnl > 0), net + pnl, left + rest
-        peak = max(peak, net)
-        depth = max(depth, peak - net)
-    return n, net, won / n if n else np.nan, depth
+    n_rules, is_watched = len(threshold_R), _is_watched(limits)
+    told, account_R = np.zeros((5, n_rules)), np.zeros((n_rules, 5))
+    next_R = np.zeros(n_rules, np.int64)
+    span, earned = np.zeros(STRETCH, np.int64), np.zeros(STRETCH)
+    for start in range(0, len(score), STRETCH):
+        stop = min(start + STRETCH, len(score))
+        span[:] = 0
+        for r in range(n_rules):
+            n, won, net = told[0, r], told[1, r], told[2, r]
+            peak, depth = told[3, r], told[4, r]
+            account, k = account_R[r], next_R[r]
+            while k < stop:
+                k, _, _ = _next_decision(score, threshold_R[r], ts, k, limits, account, is_watched)
+                if k >= stop:
+                    break
+                lives, pnl = span[k - start], earned[k - start]
+                if lives == 0:
+                    entered, paid, left, got, _, filled = settle_one(
+                        ts,
+                        bid,
+                        ask,
+                        flags,
+                        book,
+                        friction,
+                        k,
+                        side,
+                        take_profit,
+                        stop_loss,
+                        limit_ns,
+                        size,
+                    )
+                    lives, pnl = left - k if left >= 0 else -1, 0.0
+                    if left >= 0:
+                        pnl = net_of(ts, friction, carry, side, entered, left, paid, got, filled)
+                    span[k - start], earned[k - start] = lives, pnl
+                if lives < 0:
+                    k = len(score)
+                    break
+                if is_watched:
+                    account_for(account, ts[k + lives], pnl)
+                n, won, net, k = n + 1, won + (pnl > 0), net + pnl, k + lives + rest_R[r]
+                peak = max(peak, net)
+                depth = max(depth, peak - net)
+            told[0, r], told[1, r], told[2, r], told[3, r], told[4, r] = n, won, net, peak, depth
+            next_R[r] = k
+    hit_rate = np.where(told[0] > 0, told[1] / np.maximum(told[0], 1), np.nan)
+    return told[0], told[2], hit_rate, told[4]

@@ -33,6 +33,8 @@ class Signals:
         Units wanted, above 0; one each where left out.
     known_ns : ndarray of int64, optional
         Time of the newest thing that each score was made from, UTC nanoseconds.
+    threshold : ndarray of float64, optional
+        Score from which each is taken, where several models took turns; infinite for none.
     """
 
     orders: Orders
@@ -40,6 +42,7 @@ class Signals:
     score: NDArray[np.float64]
     size: NDArray[np.float64] | None = None
     known_ns: NDArray[np.int64] | None = None
+    threshold: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.orders)
@@ -50,16 +53,16 @@ class Signals:
         return np.ones(len(self)) if self.size is None else self.size
 
     def flagged(self, threshold: float) -> Signals:
-        """Return the signals whose score is at or above ``threshold``; NaN never is."""
-        return self.take(self.score >= threshold)
+        """Return the signals whose score reaches ``threshold``, or its own; NaN never does."""
+        return self.take(self.score >= (threshold if self.threshold is None else self.threshold))
 
     def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Signals:
         """Return the chosen signals."""
         size = None if self.size is None else self.size[rows]
         known_ns = None if self.known_ns is None else self.known_ns[rows]
-        return Signals(
-            self.orders.take(rows), self.order_id[rows], self.score[rows], size, known_ns
-        )
+        threshold = None if self.threshold is None else self.threshold[rows]
+        orders, order_id, score = self.orders.take(rows), self.order_id[rows], self.score[rows]
+        return Signals(orders, order_id, score, size, known_ns, threshold)
 
 
 def check_signals(quotes: Quotes, signals: Signals) -> None:

@@ -119,7 +119,7 @@ def _trade_block(
     )
     skipped, rejected, halted, go_on, open_skipped = counts
     side = np.full(len(decided), rule.side, np.int8)
-    trips = Trips(decided + first, side, index, price, reason, units, score[decided])
+    trips = Trips(decided + first, side, index, price, reason, units, score[decided], decided)
     made = trips.trades(
         quotes.ts_event,
         costs,
@@ -132,6 +132,7 @@ def _trade_block(
     moved = replace(
         made,
         entry_index=made.entry_index + first,
+        decided_index=decided[: len(made)] + first,
         exit_index=made.exit_index + first,
         open_at_end=still and replace(still, entry_index=still.entry_index + first),
     )

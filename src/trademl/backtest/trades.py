@@ -108,6 +108,8 @@ class Trades:
         shrank.
     stopped : str, optional
         Why trading ended before the recording did.
+    decided_index : ndarray of int64, optional
+        Quote on which each trade was decided.
     """
 
     order_id: NDArray[np.int64]
@@ -130,6 +132,7 @@ class Trades:
     halted: int = 0
     fills: Fills | None = None
     stopped: str | None = None
+    decided_index: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.order_id)
@@ -149,6 +152,7 @@ class Trips:
     reason: NDArray[np.int8]
     units: NDArray[np.float64]
     score: NDArray[np.float64]
+    decided: NDArray[np.int64]
 
     def trades(
         self, ts_event: NDArray[np.int64], costs: Costs, carry: Carry, **counts: Any
@@ -177,6 +181,7 @@ class Trips:
             carry=held,
             unfilled=int((self.index_N2[:, 0] < 0).sum()),
             open_at_end=self._open(costs),
+            decided_index=self.decided[closed],
             **counts,
         )
 

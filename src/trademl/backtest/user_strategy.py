@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from trademl.backtest.benchmarks import beside, buy_and_hold, mean_of, random_holdings
 from trademl.backtest.callback import run_callback
 from trademl.backtest.figures import figures
-from trademl.backtest.run import LADDER, refuse_no_liquidity
+from trademl.backtest.run import LADDER, BacktestResult, refuse_no_liquidity
 from trademl.backtest.settings import BacktestConfig, realism
 from trademl.backtest.statistics import equity_curve, performance
 from trademl.backtest.trades import Trades
@@ -23,17 +24,18 @@ from trademl.market.costs import Costs
 from trademl.market.friction import with_volatility
 from trademl.market.quotes import Quotes
 
+EVERY_S = 60
+
 
 def backtest_strategy(
     file: Path, quotes: Quotes, costs: Costs, config: BacktestConfig, *, seed: int = 7
-) -> tuple[Trades, dict[str, Any]]:
+) -> BacktestResult:
     """Trade a user's strategy, and return its trades and figures.
 
     Returns
     -------
-    tuple
-        Trades, and metrics safe for JSON. Where the strategy raised, both are of what had ended,
-        and ``stopped`` says what it raised and where.
+    BacktestResult
+        Where the strategy raised, of what had ended; ``stopped`` says what it raised and where.
 
     Raises
     ------
@@ -57,13 +59,20 @@ def backtest_strategy(
     made = trade(costs)
     ladder = {f: made if f == 1 else trade(costs.times(f)) for f in LADDER if not made.stopped}
     ts_ns, equity = equity_curve(quotes, made, costs=costs)
-    return made, {
+    holding = buy_and_hold(quotes, costs, config.units)
+    chance = random_holdings(quotes, made, costs, seed=seed)
+    metrics = {
         **performance(quotes, made, costs),
         "strategy": str(file),
         "cost_ladder": {f"{f}x": float(trades.pnl.sum()) for f, trades in ladder.items()},
         "figures": figures(quotes, made, ts_ns, equity, costs, config, seed=seed),
+        "benchmarks": {
+            "buy_and_hold": beside(quotes, holding, costs, config, EVERY_S),
+            "random_entry": mean_of([beside(quotes, d, costs, config, EVERY_S) for d in chance]),
+        },
         "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
     }
+    return BacktestResult(made, ts_ns, equity, metrics)
 
 
 def load_strategy(file: Path) -> Any:

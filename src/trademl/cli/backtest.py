@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.session import open_session
+
+if TYPE_CHECKING:
+    from trademl.store.artifacts import Artifact
 
 app = typer.Typer(
     help="Trade a model's scores, or a strategy of your own, on the one fill model.",
@@ -73,25 +76,135 @@ def run(
     emit({"id": found.id, **metrics}, as_json=json, lines=lines)
 
 
-def _run_strategy(file: Path, config: Path | None, workspace: Path | None, json: bool) -> None:
-    from trademl.backtest.user_strategy import backtest_strategy
-    from trademl.errors import DataError
-    from trademl.ingest.sources import read_quotes
+@app.command("allocate")
+def allocate(
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Allocate among the assets of ``[allocation]`` by quarters, beside equal weights."""
+    from trademl.config import process_environment
+    from trademl.pipeline.allocate import allocate as walk
 
     with open_session(config, workspace) as session:
+        found = walk(session.strategy, environment=process_environment(), progress=session.progress)
+    metrics = found.metrics
+    emit(metrics, as_json=json, lines=_allocated(metrics))
+
+
+def _allocated(metrics: Mapping[str, Any]) -> list[str]:
+    ours, equal, between = metrics["model"], metrics["equal_weights"], metrics["excess_interval"]
+    told = "too few quarters" if between is None else f"{between[0]:+.2%} to {between[1]:+.2%}"
+    by_cost = ", ".join(f"{v:+.2%} at {f}" for f, v in metrics["annual_return_by_cost"].items())
+    figures = [
+        f"  {name}: {f['annual_return']:+.2%} a year, volatility {f['volatility']:.1%}, Sharpe "
+        f"{f['sharpe']:.2f}, deepest drawdown {f['max_drawdown']:.1%}"
+        for name, f in ((ours, metrics["account"]), ("equal weights", equal))
+    ]
+    return [
+        f"{metrics['verdict']}: a quarter earned {metrics['excess_per_quarter']:+.2%} beside equal "
+        f"weights ({told} at 95 %, {metrics['independent_quarters']} quarters)",
+        *figures,
+        f"  by cost: {by_cost}; {metrics['turnover_per_rebalance']:.0%} of the account traded at a "
+        f"rebalance, fees {metrics['fees']:.2f}, slippage and spread {metrics['slippage']:.2f}",
+        *(f"  {limit}" for limit in metrics["limits"]),
+    ]
+
+
+def _run_strategy(file: Path, config: Path | None, workspace: Path | None, json: bool) -> None:
+    from trademl.backtest.strategy_jobs import backtest_file
+    from trademl.errors import DataError
+
+    with open_session(config, workspace) as session, session.workspace.lock():
         settings = session.strategy
-        _, metrics = backtest_strategy(
-            file, read_quotes(settings.feed), settings.costs, settings.backtest, seed=settings.seed
+        found = backtest_file(
+            file,
+            settings.feed,
+            settings.costs,
+            settings.backtest,
+            session.workspace.store,
+            session.workspace.ledger,
+            seed=settings.seed,
         )
+    metrics = found.metrics
     lines = [
-        f"{file}: {metrics['n_trades']} trades, net PnL {metrics['net_pnl']:.2f}, "
+        f"{found.id}: {file}: {metrics['n_trades']} trades, net PnL {metrics['net_pnl']:.2f}, "
         f"fees {metrics['fees']:.2f}, max drawdown {metrics['max_drawdown']:.2f}",
         *_ladder(metrics),
         *_realism(metrics),
     ]
-    emit(metrics, as_json=json, lines=lines)
+    emit({"id": found.id, **metrics}, as_json=json, lines=lines)
     if metrics["stopped"]:
-        raise DataError(f"{metrics['stopped']}; the figures are of what had ended before")
+        raise DataError(
+            f"{metrics['stopped']}; {found.id} keeps what had ended before, marked as stopped"
+        )
+
+
+@app.command("compare")
+def compare(
+    one: Annotated[str, typer.Argument(help="Id of a backtest, or a CSV or Parquet of trades.")],
+    other: Annotated[str, typer.Argument(help="Another, such as paper or live fills.")],
+    tolerance: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How far apart partners may begin.")
+    ] = 60.0,
+    top: Annotated[int, typer.Option(min=0, help="Trades to print.")] = 10,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Pair the trades of two backtests, or of one and real fills, and name what differs and why."""
+    from trademl.backtest.compare import compare as library
+
+    with open_session(None, workspace, needs_file=False) as session:
+        store, ledger = session.workspace.store, session.workspace.ledger
+        found = library(one, other, store, ledger, tolerance_s=tolerance)
+    emit(found, as_json=json, lines=_compared(found, top))
+
+
+@app.command("report")
+def report(
+    backtest: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    is_opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture too.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Write a backtest as one HTML page that needs no network, and print its path."""
+    from trademl.monitor.tear_sheet import write_tear_sheet
+
+    with open_session(None, workspace, needs_file=False) as session:
+        root, store = session.workspace.root, session.workspace.store
+        page = write_tear_sheet(
+            backtest, store, root / "reports", png=png, csv=csv, parquet=parquet
+        )
+    emit({"id": str(page)}, as_json=json, lines=[f"report: {page}"])
+    if is_opened:
+        typer.launch(page.as_uri())
+
+
+def _compared(found: Mapping[str, Any], top: int) -> list[str]:
+    one, two = found["one"], found["other"]
+    lines = [
+        f"{one['id']}: {one['n_trades']} trades, net PnL {one['net_pnl']:.2f}",
+        f"{two['id']}: {two['n_trades']} trades, net PnL {two['net_pnl']:.2f}",
+        f"  {found['n_alike']} alike, {found['n_paired'] - found['n_alike']} paired and different, "
+        f"{found['n_only_one']} only in the first, {found['n_only_other']} only in the second",
+        f"  difference of net PnL {found['difference']:+.2f}, by cause:",
+        *(
+            f"    {cause:<13} {row['pnl']:+12.2f}  in {row['n']} trades"
+            for cause, row in found["causes"].items()
+            if row["n"]
+        ),
+        *(f"  told differently: {n}: {a} | {b}" for n, (a, b) in found["settings"].items()),
+        *(f"  not known: {what}" for what in found["not_known"]),
+    ]
+    largest = sorted(found["trades"], key=lambda t: -abs(t["difference"]))[:top]
+    for trade in largest:
+        numbers = " | ".join("-" if trade[n] is None else str(trade[n]) for n in ("one", "other"))
+        causes = ", ".join(f"{cause} {pnl:+.2f}" for cause, pnl in trade["causes"].items())
+        lines.append(f"  trade {numbers}: {trade['difference']:+.2f} ({causes})")
+    return lines
 
 
 def _ladder(metrics: Mapping[str, Any]) -> list[str]:
@@ -103,3 +216,137 @@ def _ladder(metrics: Mapping[str, Any]) -> list[str]:
 
 def _realism(metrics: Mapping[str, Any]) -> list[str]:
     return ["  real: " + "; ".join(f"{part} {what}" for part, what in metrics["realism"].items())]
+
+
+@app.command("walk-forward")
+def walk_forward(
+    batch: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    learn: Annotated[
+        str | None,
+        typer.Option(help="Orders, or a duration such as 30d, to train, validate and test on."),
+    ] = None,
+    trade: Annotated[
+        str | None, typer.Option(help="Orders, or a duration, traded before the next training.")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="How many, where no lengths are given.")
+    ] = None,
+    anchored: Annotated[
+        bool, typer.Option("--anchored", help="Learn from everything before, not the last LEARN.")
+    ] = False,
+    processes: Annotated[
+        int | None, typer.Option(help="Windows learned at the same time; one a core by default.")
+    ] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Train, select, gate, trade what comes next, roll; interrupted, it goes on where it was."""
+    from trademl.backtest.walk_forward import backtest_walk_forward
+    from trademl.pipeline.strategy import learn_settings
+
+    flags = {
+        "walk_forward.learn": learn,
+        "walk_forward.trade": trade,
+        "walk_forward.windows": windows,
+        "walk_forward.anchored": anchored or None,
+        "walk_forward.processes": processes,
+    }
+    with open_session(config, workspace, flags=flags) as session, session.workspace.lock():
+        found = backtest_walk_forward(
+            session.workspace.store.newest("batch", batch),
+            learn_settings(session.strategy),
+            session.strategy.gate,
+            session.strategy.backtest,
+            session.workspace.store,
+            session.workspace.ledger,
+            progress=session.progress,
+        )
+    emit({"id": found.id, **found.metrics}, as_json=json, lines=_walk_lines(found.metrics))
+
+
+def _walk_lines(metrics: Mapping[str, Any]) -> list[str]:
+    sharpe, ungated = metrics["figures"]["sharpe"], metrics["ungated"]
+    return [
+        str(metrics["headline"]),
+        f"  {metrics['n_trades']} trades, net PnL {metrics['net_pnl']:.2f}, max drawdown "
+        f"{metrics['max_drawdown']:.2f}, Sharpe {_interval(sharpe)}",
+        f"  not gated, for comparison only: {ungated['n_trades']} trades, net PnL "
+        f"{ungated['net_pnl']:.2f}",
+        *_ladder(metrics),
+        "  window  learned  orders  trades  net PnL  (not gated)  verdict",
+        *(
+            f"  {one['number']:>6}  {one['n_learned']:>7}  {one['n_orders']:>6}  "
+            f"{one['n_trades']:>6}  {one['pnl']:>7.2f}  {one['ungated_pnl']:>11.2f}  "
+            f"{one['verdict']}{_why(one['reasons'])}"
+            for one in metrics["windows"]
+        ),
+        *_realism(metrics),
+    ]
+
+
+def _why(reasons: list[str]) -> str:
+    return f": {reasons[0]}" if reasons else ""
+
+
+def _interval(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    low, high = (
+        "undefined" if figure[name] is None else f"{figure[name]:.2f}" for name in ("low", "high")
+    )
+    return f"{figure['value']:.2f} (95 % from {low} to {high})"
+
+
+@app.command("replay")
+def replay(
+    model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
+    serving: Annotated[
+        Literal["ideal", "modelled", "recorded"],
+        typer.Option(help="Where answers come from: [replay]'s load, or the ledger's predictions."),
+    ] = "modelled",
+    smaller: Annotated[
+        list[str] | None, typer.Option(help="Smaller models of the ladder, biggest first.")
+    ] = None,
+    config: options.Config = None,
+    workspace: options.Workspace = None,
+    json: options.Json = False,
+) -> None:
+    """Trade a model's test rows as serving answers them; what each degradation cost."""
+    from trademl.backtest.replay import backtest_replay
+
+    with open_session(config, workspace) as session, session.workspace.lock():
+        store, told = session.workspace.store, session.strategy
+        found = backtest_replay(
+            store.newest("model", model),
+            told.costs,
+            store,
+            session.workspace.ledger,
+            kind=serving,
+            endpoint=told.serving.endpoint,
+            strategy=told.name,
+            smaller=[store.get(one) for one in smaller or ()],
+            policy=told.ladder,
+            load=told.replay,
+            config=told.backtest,
+            seed=told.seed,
+            progress=session.progress,
+        )
+    emit({"id": found.id, **found.metrics}, as_json=json, lines=_serving_lines(found))
+
+
+def _serving_lines(found: Artifact) -> list[str]:
+    told = found.metrics["serving"]
+    return [
+        f"{found.id}: net PnL {told['served']:.2f} as served ({told['kind']}), "
+        f"{told['ideal']:.2f} with ideal serving",
+        *(f"  cost of {name}: {cost:.2f}" for name, cost in told["by"].items()),
+        f"  interaction: {told['interaction']:.2f}",
+        f"  of {told['n']} answers {told['n_smaller']} came from smaller models, "
+        f"{told['n_cached']} from the cache, {told['n_abstained']} never",
+        f"  models that were live: {', '.join(told['models'])}"
+        if told["is_live_history"]
+        else f"  nothing is known to have been live in this span: {told['models'][0]} throughout",
+        *_ladder(found.metrics),
+        *_realism(found.metrics),
+    ]

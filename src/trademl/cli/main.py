@@ -17,9 +17,11 @@ from trademl.cli import (
     config,
     deploy,
     doctor,
+    explain,
     features,
     ingest,
     init,
+    live,
     models,
     predict,
     report,
@@ -51,9 +53,11 @@ app.command("train")(train.train)
 app.add_typer(models.app, name="models")
 app.add_typer(aws.app, name="aws")
 app.add_typer(deploy.app, name="deploy")
-app.command("serve")(serve.serve)
+serve.app.command("live")(live.live)
+app.add_typer(serve.app, name="serve")
 app.command("predict")(predict.predict)
 app.add_typer(backtest.app, name="backtest")
+app.add_typer(explain.app, name="explain")
 app.command("report")(report.report)
 
 

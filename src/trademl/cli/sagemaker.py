@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -117,6 +117,12 @@ def _print_plan(plan: JobPlan, estimate: Estimate) -> None:
     for line in (*(f"WARNING: {w}" for w in plan.warnings), str(estimate), "nothing was sent"):
         typer.echo(line, err=True)
     sys.stdout.write(json.dumps(plan.request, indent=1) + "\n")
+
+
+def print_requests(requests: list[dict[str, Any]], cost: str) -> None:
+    """Print requests in their order on stdout, and what they cost on stderr."""
+    typer.echo(f"{cost}\nnothing was sent", err=True)
+    sys.stdout.write(json.dumps(requests, indent=1) + "\n")
 
 
 def _print_running(launched: Launched, *, as_json: bool) -> None:

@@ -11,8 +11,16 @@ from trademl.cli import options
 from trademl.cli.session import open_session
 from trademl.errors import require_extra
 
+app = typer.Typer(
+    help="Answer requests for models, or trade live.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
 
+
+@app.callback()
 def serve(
+    context: typer.Context,
     endpoint: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,6 +44,12 @@ def serve(
             "multi-model container does, and nothing else.",
         ),
     ] = None,
+    ml_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Serve the model that SageMaker laid out below DIR, to anyone."
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int | None,
@@ -57,6 +71,8 @@ def serve(
     workspace: options.Workspace = None,
 ) -> None:
     """Answer /ping and /invocations for what is deployed at endpoints, or serve /models."""
+    if context.invoked_subcommand is not None:
+        return
     require_extra("serve")
     from trademl.config import bind_port
     from trademl.serve.server import ServerConfig
@@ -72,6 +88,9 @@ def serve(
         tls_key=tls_key,
         model_folder=models,
     )
+    if ml_root is not None:
+        _serve_container(ml_root, settings.port)
+        return
     if models is not None:
         serve_until_stopped(
             (), settings, on_ready=lambda url: typer.echo(f"serving {models} at {url}", err=True)
@@ -95,4 +114,17 @@ def serve(
         on_ready=lambda url: typer.echo(
             f"serving {', '.join(map(str, strategies))} at {url}", err=True
         ),
+    )
+
+
+def _serve_container(root: Path, port: int) -> None:
+    from trademl.config import process_environment
+    from trademl.serve.container import container_serving
+    from trademl.serve.server import serve as serve_until_stopped
+
+    found = container_serving(root, port, process_environment())
+    serve_until_stopped(
+        found.strategies,
+        found.config,
+        on_ready=lambda url: typer.echo(f"serving {root} at {url}", err=True),
     )

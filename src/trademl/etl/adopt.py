@@ -42,7 +42,7 @@ def open_dataset(reference: str | None, store: ArtifactStore, ledger: Ledger) ->
         sources = (_source(found, "prices"), _source(found, "transactions"))
         batch = import_batch(batch_id, pair, *sources, store, ledger)
     dataset = store.adopt(Path(reference))
-    record_dataset(dataset, batch, ledger)
+    record_dataset(dataset, batch.id, ledger)
     return dataset
 
 

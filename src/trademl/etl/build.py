@@ -169,7 +169,7 @@ def build_features(
                 )
             )
         dataset = store.get(identity)
-    record_dataset(dataset, batch, ledger)
+    record_dataset(dataset, batch.id, ledger)
     return dataset
 
 
@@ -348,14 +348,14 @@ def _split_facts(
     }
 
 
-def record_dataset(dataset: Artifact, batch: Artifact, ledger: Ledger) -> None:
+def record_dataset(dataset: Artifact, batch_id: str, ledger: Ledger) -> None:
     """Write a dataset's row into the ledger."""
     facts = dict(dataset.metrics)
     rows = {name: facts["splits"][name]["rows"] for name in SPLITS}
     ledger.record(
         tables.Dataset(
             id=dataset.id,
-            batch_id=batch.id,
+            batch_id=batch_id,
             n_train=rows["train"],
             n_validation=rows["validation"],
             n_test=rows["test"],

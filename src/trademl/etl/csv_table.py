@@ -96,7 +96,7 @@ def read_csv(path: Path, *, with_label: bool = True) -> tuple[Floats, Floats | N
         features_ND = np.empty((n_rows, n_fields - with_label), np.float32)
         label_N = np.empty(n_rows, np.float32) if with_label else None
         start = 0
-        for block_FB in _blocks(path, n_fields):
+        for block_FB in field_blocks(path, n_fields):
             stop = start + block_FB.shape[1]
             if stop > n_rows:
                 raise CodecError(f"{path}: more rows than lines: a carriage return is inside one")
@@ -125,7 +125,7 @@ def _count(path: Path) -> tuple[int, int]:
     return n_lines, n_fields
 
 
-def _blocks(path: Path, n_fields: int) -> Iterator[Floats]:
+def field_blocks(path: Path, n_fields: int) -> Iterator[Floats]:
     """Yield the numbers of consecutive lines, one row for each field."""
     import pyarrow as pa
     from pyarrow import csv

@@ -7,6 +7,7 @@ indicators.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -66,6 +67,13 @@ class FeatureSource:
         """Number of columns, D."""
         outer = int(self.as_of_NA.shape[1] + self.indicator_NB.shape[1])
         return outer + int(self.lags_R2[:, 0].sum())
+
+    @property
+    def is_finished(self) -> NDArray[np.bool_]:
+        """Whether each row's scale and indicators are there, which a full history does not say."""
+        has_all = np.isfinite(self.indicator_NB).all(axis=1)
+        finished: NDArray[np.bool_] = np.logical_and(np.isfinite(self.scale_N), has_all)
+        return finished
 
     def fill(self, out_ND: NDArray[np.float32], start: int = 0) -> None:
         """Write the features of rows ``start`` to ``start + len(out_ND)`` into ``out_ND``.
@@ -139,8 +147,7 @@ def usable_rows(
     usable_N = grid.has_full_history(cell_N, recipe.history_s, recipe.max_gap_s)
     if usable_N.any() and (recipe.scaling == "volatility" or recipe.indicators):
         source = _source(quotes, grid, as_of_index_N[usable_N], recipe)
-        finished = np.isfinite(source.scale_N) & np.isfinite(source.indicator_NB).all(axis=1)
-        usable_N[usable_N] = finished
+        usable_N[usable_N] = source.is_finished
     return usable_N
 
 
@@ -194,6 +201,31 @@ def feature_matrix(
 def _source(
     quotes: Quotes, grid: SecondGrid, as_of_index_N: NDArray[np.int64], recipe: FeatureRecipe
 ) -> FeatureSource:
+    from trademl.etl.indicators import indicator_values
+
+    values = [
+        indicator_values(quotes, quotes.ts_event[as_of_index_N], indicator, recipe.max_gap_s)
+        for indicator in recipe.indicators
+    ]
+    return source_of(quotes, grid, as_of_index_N, recipe, values)
+
+
+def source_of(
+    quotes: Quotes,
+    grid: SecondGrid,
+    as_of_index_N: NDArray[np.int64],
+    recipe: FeatureRecipe,
+    values: Sequence[NDArray[np.float64]],
+) -> FeatureSource:
+    """Return what rows are copied from, whether or not they are usable.
+
+    Parameters
+    ----------
+    quotes : Quotes
+        Only the quotes of the rows themselves are read.
+    values : sequence of ndarray of float64, each of shape (N, K)
+        Outputs of each of the recipe's indicators.
+    """
     cell_N = grid.cell(quotes.ts_event[as_of_index_N])
     mid_N = quotes.mid[as_of_index_N]
     scale_N = _scale(grid, cell_N, mid_N, recipe)
@@ -212,7 +244,7 @@ def _source(
         scale_N,
         _columns(at_as_of, len(cell_N)),
         np.array([(x.number, x.spacing_s) for x in recipe.lags], np.int64).reshape(-1, 2),
-        _indicators(quotes, as_of_index_N, mid_N, scale_N, recipe),
+        _indicators(values, mid_N, scale_N, recipe),
     )
 
 
@@ -234,18 +266,15 @@ def _scale(
 
 
 def _indicators(
-    quotes: Quotes,
-    as_of_index_N: NDArray[np.int64],
+    values: Sequence[NDArray[np.float64]],
     mid_N: NDArray[np.float64],
     scale_N: NDArray[np.float64],
     recipe: FeatureRecipe,
 ) -> NDArray[np.float64]:
-    from trademl.etl.indicators import indicator_values, output_names
+    from trademl.etl.indicators import output_names
 
     columns = []
-    for indicator in recipe.indicators:
-        as_of_ns_N = quotes.ts_event[as_of_index_N]
-        values_NK = indicator_values(quotes, as_of_ns_N, indicator, recipe.max_gap_s)
+    for indicator, values_NK in zip(recipe.indicators, values, strict=True):
         for k, (_, is_price) in enumerate(output_names(indicator)):
             value_N = values_NK[:, k]
             columns.append((value_N - mid_N) * scale_N if is_price else value_N)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from trademl.errors import DataError
 from trademl.etl.intervals import Times, check_intervals, overlaps_any
+from trademl.market.quotes import NS_PER_S
 
 Rows = NDArray[np.int64]
 
@@ -81,7 +82,8 @@ def walk_forward(
 
     Notes
     -----
-    Rows are counted, and time is not: a window of a fixed duration is empty after a closed market.
+    Rows are counted, and time is not: a window of a fixed duration is empty after a closed market;
+    `walk_forward_by_time` has those.
 
     Source: Lopez de Prado (2018), "Advances in Financial Machine Learning", section 11.5.
 
@@ -103,16 +105,77 @@ def walk_forward(
     def folds() -> Iterator[Fold]:
         for first in range(n_train, len(as_of_N), n_test):
             oldest = 0 if anchored else first - n_train
-            past, test = slice(oldest, first), slice(first, first + n_test)
-            # Embargo and purge look one way: a test row comes after every training row.
-            first_read = start_N[test].min()
-            purged = exit_N[past] >= first_read
-            embargoed = ~purged & (exit_N[past] >= first_read - embargo_ns)
-            train_rows = oldest + np.flatnonzero(~(purged | embargoed))
-            test_rows = np.arange(first, min(first + n_test, len(as_of_N)))
-            yield _fold(train_rows, test_rows, int(purged.sum()), int(embargoed.sum()))
+            stop = min(first + n_test, len(as_of_N))
+            yield _checked(_past_and_next(start_N, exit_N, oldest, first, stop, embargo_ns))
 
     return folds()
+
+
+def walk_forward_by_time(
+    as_of_N: Times,
+    start_N: Times,
+    exit_N: Times,
+    *,
+    train_ns: int,
+    test_ns: int,
+    anchored: bool = False,
+    embargo: float = 0.01,
+) -> Iterator[Fold]:
+    """Return folds as `walk_forward` does, of fixed durations by the clock.
+
+    A block in which no row was decided is left out. Where a market was closed for long a fold may
+    have no training row left: its ``train_rows`` are empty.
+
+    Parameters
+    ----------
+    train_ns, test_ns : int
+        Durations, above 0; the first block begins ``train_ns`` after the first row.
+
+    Raises
+    ------
+    DataError
+        If the rows are out of order or none comes after the first ``train_ns``.
+    ValueError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> at = np.array([0, 10, 20, 30, 70])
+    >>> for fold in walk_forward_by_time(at, at, at + 1, train_ns=20, test_ns=20, embargo=0):
+    ...     print(fold.train_rows, fold.test_rows)
+    [0 1] [2 3]
+    [] [4]
+    """
+    if train_ns < 1 or test_ns < 1:
+        raise ValueError(f"train_ns is {train_ns} and test_ns {test_ns}, expected above 0")
+    embargo_ns = _embargo_ns(as_of_N, embargo)
+    check_intervals(as_of_N, start_N, exit_N)
+    if not len(as_of_N) or as_of_N[-1] - as_of_N[0] < train_ns:
+        raise DataError(
+            f"the rows span less than the {train_ns / NS_PER_S:g} s to train on before the first "
+            "block: give more rows or train on less"
+        )
+
+    def folds() -> Iterator[Fold]:
+        for begin_ns in range(int(as_of_N[0]) + train_ns, int(as_of_N[-1]) + 1, test_ns):
+            first, stop = np.searchsorted(as_of_N, (begin_ns, begin_ns + test_ns)).tolist()
+            oldest = 0 if anchored else int(np.searchsorted(as_of_N, begin_ns - train_ns))
+            if first < stop:
+                yield _past_and_next(start_N, exit_N, oldest, first, stop, embargo_ns)
+
+    return folds()
+
+
+def _past_and_next(
+    start_N: Times, exit_N: Times, oldest: int, first: int, stop: int, embargo_ns: int
+) -> Fold:
+    """Return the fold that trains on rows before ``first`` and tests on those from it on."""
+    # Embargo and purge look one way: a test row comes after every training row.
+    first_read, exit_past = start_N[first:stop].min(), exit_N[oldest:first]
+    purged = exit_past >= first_read
+    embargoed = ~purged & (exit_past >= first_read - embargo_ns)
+    train_rows = oldest + np.flatnonzero(~(purged | embargoed))
+    return Fold(train_rows, np.arange(first, stop), int(purged.sum()), int(embargoed.sum()))
 
 
 def combinatorial_purged(
@@ -250,13 +313,17 @@ def _embargo_ns(as_of_N: Times, embargo: float) -> int:
 
 
 def _fold(train_rows: Rows, test_rows: Rows, n_purged: int, n_embargoed: int) -> Fold:
-    if not len(train_rows):
+    return _checked(Fold(train_rows, test_rows, n_purged, n_embargoed))
+
+
+def _checked(fold: Fold) -> Fold:
+    if not len(fold.train_rows):
         raise DataError(
-            f"no row is left to train on for the test rows {test_rows[0]} to {test_rows[-1]}: "
-            f"{n_purged} are purged and {n_embargoed} embargoed; give more rows or a smaller "
-            "embargo, or test fewer at a time"
+            f"no row is left to train on for the test rows {fold.test_rows[0]} to "
+            f"{fold.test_rows[-1]}: {fold.n_purged} are purged and {fold.n_embargoed} embargoed; "
+            "give more rows or a smaller embargo, or test fewer at a time"
         )
-    return Fold(train_rows, test_rows, n_purged, n_embargoed)
+    return fold
 
 
 def _check_scores(folds: Sequence[Fold], scores: Sequence[NDArray[np.floating]]) -> None:

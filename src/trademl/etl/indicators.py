@@ -34,7 +34,7 @@ def output_names(indicator: Indicator) -> list[tuple[str, bool]]:
     ConfigError
         If TA-Lib is not installed, has no such function or parameter, or the function needs volume.
     """
-    function = _function(indicator)
+    function = talib_function(indicator)
     is_price = _SAME_SCALE in (function.info["function_flags"] or ())
     values = "_".join(f"{v:g}" for v in indicator.parameters.values())
     stem = "_".join(filter(None, [indicator.name.lower(), values, f"{indicator.bar_s}s"]))
@@ -46,7 +46,7 @@ def output_names(indicator: Indicator) -> list[tuple[str, bool]]:
 
 def window_bars(indicator: Indicator) -> int:
     """Return the whole bars that a value is computed from, W."""
-    function = _function(indicator)
+    function = talib_function(indicator)
     least = int(function.lookback) + 1
     if indicator.bars == 0:
         is_unstable = _UNSTABLE in (function.info["function_flags"] or ())
@@ -63,6 +63,11 @@ def window_s(indicator: Indicator) -> int:
     return (window_bars(indicator) + 2) * indicator.bar_s
 
 
+def longest_silence(indicator: Indicator, max_gap_s: int) -> int:
+    """Return for how many bars without a tick the close before them is repeated."""
+    return max(max_gap_s // indicator.bar_s, 1)
+
+
 def indicator_values(
     quotes: Quotes, as_of_ns_N: NDArray[np.int64], indicator: Indicator, max_gap_s: int
 ) -> NDArray[np.float64]:
@@ -77,7 +82,7 @@ def indicator_values(
     """
     width_ns = indicator.bar_s * NS_PER_S
     n_window = window_bars(indicator)
-    max_stale = max(max_gap_s // indicator.bar_s, 1)
+    max_stale = longest_silence(indicator, max_gap_s)
     first = int(quotes.ts_event[0] // width_ns)
     bars_4M, age_M = _bars(quotes, first, width_ns)
     second_ns_N = as_of_ns_N // NS_PER_S * NS_PER_S
@@ -85,12 +90,12 @@ def indicator_values(
     distinct, row_N = np.unique(last_N, return_inverse=True)
     names = [name for name, _ in output_names(indicator)]
     values = np.full((len(distinct), len(names)), np.nan)
-    function = _function(indicator)
+    function = talib_function(indicator)
     for at, last in enumerate(distinct):
         window = slice(int(last) - n_window + 1, int(last) + 1)
         # the bar before the window too: the first bar of a recording may be cut
         if window.start >= 1 and (age_M[window.start - 1 : window.stop] <= max_stale).all():
-            values[at] = _last_outputs(function, bars_4M[:, window])
+            values[at] = last_outputs(function, bars_4M[:, window])
     return values[row_N]
 
 
@@ -128,14 +133,22 @@ def _fill_bars(ts_event, bid, ask, flags, first, width_ns, bars, age):  # type: 
             age[m] = age[m - 1] + 1
 
 
-def _last_outputs(function: Any, bars_4W: NDArray[np.float64]) -> NDArray[np.float64]:
+def last_outputs(function: Any, bars_4W: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the outputs of a TA-Lib function on the last of some bars, shape (K,)."""
     inputs = {name: np.ascontiguousarray(bars_4W[i]) for i, name in enumerate(_PRICES)}
     found = function.run(inputs)
     outputs = found if isinstance(found, list | tuple) else [found]
     return np.array([output[-1] for output in outputs], np.float64)
 
 
-def _function(indicator: Indicator) -> Any:
+def talib_function(indicator: Indicator) -> Any:
+    """Return the indicator's function with its parameters set, loaded once.
+
+    Raises
+    ------
+    ConfigError
+        See `output_names`.
+    """
     return _load(indicator.name, tuple(sorted(indicator.parameters.items())))
 
 

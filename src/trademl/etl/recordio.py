@@ -202,7 +202,7 @@ def read_recordio(path: Path) -> tuple[Floats, Floats | None]:
         If the file cannot be opened.
     """
     try:
-        with _opened(path) as file:
+        with opened_records(path) as file:
             return _read_rows(FrameStream(file, str(path)), None)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
@@ -287,7 +287,7 @@ def decode_predictions(buffer: Buffer) -> tuple[Floats, Floats]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[io.FileIO | gzip.GzipFile]:
+def opened_records(path: Path) -> Iterator[io.FileIO | gzip.GzipFile]:
     """Open a file for reading, decompressed where its name ends in ``.gz``."""
     with path.open("rb", buffering=0) as file:
         if path.suffix != ".gz":

@@ -53,7 +53,7 @@ class Batch:
         given_N = self.recorded_label_N
         return self.transactions.label if given_N is None else given_N
 
-    def take(self, rows: slice) -> Batch:
+    def take(self, rows: slice | NDArray[np.int64]) -> Batch:
         """Return the chosen orders, with all the quotes."""
         label_N = self.recorded_label_N
         return replace(

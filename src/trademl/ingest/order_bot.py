@@ -7,6 +7,7 @@ Shape letters: P quotes, N orders.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from trademl.errors import DataError
 from trademl.market.orders import Orders, Side
-from trademl.market.quotes import NS_PER_S, Quotes
-from trademl.market.seconds import second_grid, volatility_per_second
+from trademl.market.quotes import NS_PER_S, Quotes, QuoteTick
+from trademl.market.seconds import SecondGrid, second_grid, volatility_per_second
 
 VOLATILITY_MAX_GAP_S = 60
 MAX_DURATION_S = 366 * 86_400.0
@@ -100,7 +101,7 @@ def place_orders(quotes: Quotes, config: OrderBotConfig) -> Orders:
     Causal: an order reads its own tick and, for volatility, the seconds before it.
     """
     index_N = _first_tick_of_each_interval(quotes, config.interval_s)
-    take_profit, stop_loss = _barriers(quotes, index_N, config)
+    take_profit, stop_loss = _barriers(quotes, index_N, config, lambda: second_grid(quotes))
     has_barrier = ~np.isnan(take_profit)
     n = len(index_N)
     orders = Orders(
@@ -128,13 +129,50 @@ def _first_tick_of_each_interval(quotes: Quotes, interval_s: float) -> NDArray[n
     return first
 
 
+class LiveOrderBot:
+    """The orders of `place_orders` as the quotes come."""
+
+    def __init__(self, config: OrderBotConfig) -> None:
+        self._config = config
+        self._interval_ns = round(config.interval_s * NS_PER_S)
+        self._slot = -1
+
+    @property
+    def least_s(self) -> int:
+        """Seconds of history that `barriers` reads."""
+        return self._config.volatility_window_s if self._config.barrier_unit != "price" else 1
+
+    def is_due(self, tick: QuoteTick) -> bool:
+        """Say whether the next quote is one to decide on: the first executable of an interval."""
+        if tick.flags != 0:
+            return False
+        before, self._slot = self._slot, tick.ts_event // self._interval_ns
+        return self._slot > before
+
+    def barriers(self, tick: QuoteTick, grid: SecondGrid) -> tuple[float, float]:
+        """Return take profit and stop loss of an order on a quote; NaN where none is placed.
+
+        Parameters
+        ----------
+        grid : SecondGrid
+            At least ``least_s`` seconds before the quote's.
+        """
+        take_profit, stop_loss = _barriers(
+            tick.as_quotes(), np.zeros(1, np.int64), self._config, lambda: grid
+        )
+        return float(take_profit[0]), float(stop_loss[0])
+
+
 def _barriers(
-    quotes: Quotes, index_N: NDArray[np.int64], config: OrderBotConfig
+    quotes: Quotes,
+    index_N: NDArray[np.int64],
+    config: OrderBotConfig,
+    grid_of: Callable[[], SecondGrid],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if config.barrier_unit == "price":
         ones = np.ones(len(index_N))
         return config.take_profit * ones, config.stop_loss * ones
-    grid = second_grid(quotes)
+    grid = grid_of()
     sigma = volatility_per_second(
         grid,
         grid.cell(quotes.ts_event[index_N]),

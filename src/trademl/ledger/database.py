@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, delete, event, insert, inspect, select
+from sqlalchemy import Engine, create_engine, delete, event, inspect, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from trademl.errors import SchemaError, StoreError
+from trademl.ledger.bulk import insert_rows
 from trademl.ledger.tables import Base
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -107,8 +108,7 @@ def _rewrite(
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
     session.execute(delete(table).filter_by(**where))
-    if rows:
-        session.execute(insert(table), [{**where, **row} for row in rows])
+    insert_rows(session, table, [{**where, **row} for row in rows])
 
 
 def open_engine(url: str) -> Engine:
@@ -146,6 +146,8 @@ def migrate(engine: Engine) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":  # it alters a table by making it anew
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
         found, newest = context.get_current_revision(), scripts.get_current_head()
         if found == newest:

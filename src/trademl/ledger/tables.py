@@ -256,22 +256,26 @@ class Evaluation(Base):
 
 
 class Backtest(Base):
-    """A backtest of one model's signals over a span."""
+    """A backtest over a span: of a model's signals, or of a strategy file, which has no model."""
 
     __tablename__ = "backtests"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(default=_now)
-    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
     deployment_id: Mapped[str | None] = mapped_column(ForeignKey("deployments.id"))
-    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey("datasets.id"))
     engines: Mapped[list[str]]
     metrics: Mapped[Json]
     path: Mapped[str] = mapped_column(Text)
 
 
 class Trade(Base):
-    """One round trip of a backtest."""
+    """One round trip of a backtest.
+
+    ``pnl`` is ``gross_points`` times the multiplier of the costs, less ``fees``, plus ``carry``.
+    Columns that may be None are so in backtests that were made before they were there.
+    """
 
     __tablename__ = "trades"
 
@@ -286,7 +290,13 @@ class Trade(Base):
     exit_reason: Mapped[str]
     fees: Mapped[float]
     pnl: Mapped[float]
-    score: Mapped[float]
+    score: Mapped[float | None]  # None where a strategy gave none
+    decided_at_ns: Mapped[int | None]
+    size: Mapped[float | None]
+    gross_points: Mapped[float | None]  # price moved in favour, times the units
+    carry: Mapped[float | None]
+    tier: Mapped[str | None]  # of the answer that it was decided on, where it was served
+    latency_ms: Mapped[float | None]  # of that answer
 
 
 class Equity(Base):
@@ -297,6 +307,39 @@ class Equity(Base):
     backtest_id: Mapped[str] = mapped_column(ForeignKey("backtests.id"), primary_key=True)
     ts_event_ns: Mapped[int] = mapped_column(primary_key=True)
     equity: Mapped[float]
+
+
+class WalkForward(Base):
+    """A strategy retrained again and again over one batch, each model traded on what came next."""
+
+    __tablename__ = "walk_forwards"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=_now)
+    batch_id: Mapped[str] = mapped_column(ForeignKey("batches.id"))
+    from_ns: Mapped[int]
+    to_ns: Mapped[int]
+    settings: Mapped[Json]
+    metrics: Mapped[Json]
+    path: Mapped[str] = mapped_column(Text)
+
+
+class WalkWindow(Base):
+    """One window of a walk-forward: what was known, which model came of it, what it earned."""
+
+    __tablename__ = "walk_windows"
+
+    walk_forward_id: Mapped[str] = mapped_column(ForeignKey("walk_forwards.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[str | None] = mapped_column(ForeignKey("models.id"))
+    verdict: Mapped[str]  # promote | hold | reject | untrained
+    reasons: Mapped[list[str]]
+    n_learned: Mapped[int]
+    traded_from_ns: Mapped[int]
+    traded_to_ns: Mapped[int]
+    n_trades: Mapped[int]
+    pnl: Mapped[float]
+    ungated_pnl: Mapped[float]
 
 
 class Run(Base):

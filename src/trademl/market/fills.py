@@ -66,7 +66,7 @@ END_OF_TIME = 2**63 - 1
 ROUNDING = 1e-12  # of an order: what parts leave of it by rounding is no rest
 ROWS_AT_ONCE = 32_768
 BID_SIZE, ASK_SIZE, VOLATILITY = range(3)  # rows of a tape's book
-BLOCK = 64  # quotes looked at together
+BLOCK, FEW = 64, 8  # quotes looked at together
 
 
 @njit(cache=True, nogil=True)
@@ -232,7 +232,7 @@ def leave_at_barrier(  # type: ignore[no-untyped-def]
     return last, (part * limit_price + (size - part) * price) / size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def settle_one(  # type: ignore[no-untyped-def]
     ts,
     bid,
@@ -296,30 +296,46 @@ def settle_one(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _first_executable_outside(
-    touch: NDArray[np.float64],
-    flags: NDArray[np.uint8],
-    start: int,
-    stop: int,
-    lower: float,
-    upper: float,
-) -> int:
-    """Return the first executable quote outside a band, or ``stop``; looks at many at a time."""
+def _n_outside(touch, k, n, lower, upper):  # type: ignore[no-untyped-def]
+    """Count prices outside a band among ``n`` from ``k`` on: so it compiles to vector compares."""
+    found = np.int64(0)
+    for j in range(n):
+        price = touch[np.uint64(k + j)]
+        found += np.int64(price <= lower) + np.int64(price >= upper)
+    return found
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _first_executable_outside(touch, flags, start, stop, lower, upper):  # type: ignore[no-untyped-def]
+    """Return the first executable quote outside a band, or ``stop``; looks at a few at a time."""
     k = start
-    while k < stop:
-        while k + BLOCK <= stop:
-            n_outside = np.int64(0)
-            for j in range(BLOCK):  # counted, not searched: so it is compiled to vector compares
-                price = touch[np.uint64(k + j)]
-                n_outside += np.int64(price <= lower) + np.int64(price >= upper)
-            if n_outside > 0:
-                break
-            k += BLOCK
-        for j in range(k, min(k + BLOCK, stop)):
-            if flags[j] == 0 and (touch[j] <= lower or touch[j] >= upper):
-                return j
-        k = min(k + BLOCK, stop)
+    while k + FEW <= stop:
+        if _n_outside(touch, k, FEW, lower, upper) > 0:
+            for j in range(k, k + FEW):
+                if (touch[j] <= lower or touch[j] >= upper) and flags[j] == 0:
+                    return j
+        k += FEW
+    for j in range(k, stop):
+        if (touch[j] <= lower or touch[j] >= upper) and flags[j] == 0:
+            return j
     return stop
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _touched_before(ts, touch, flags, start, lower, upper, clock_ns, clock_from):  # type: ignore[no-untyped-def]
+    """Return a quote outside the band that comes before the clock, and where to look on from.
+
+    The first is -1 where there is none in whole blocks before the block of the clock. So the
+    clock is looked for only where a position lives that long.
+    """
+    k, end = start, len(flags)
+    while k + BLOCK <= end and (ts[k + BLOCK - 1] < clock_ns or k + BLOCK <= clock_from):
+        if _n_outside(touch, k, BLOCK, lower, upper) > 0:
+            j = _first_executable_outside(touch, flags, k, k + BLOCK, lower, upper)
+            if j < k + BLOCK:
+                return j, j
+        k += BLOCK
+    return -1, k
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -345,10 +361,13 @@ def leave_from(  # type: ignore[no-untyped-def]
     """
     lower, upper = band(side, entry, take_profit, stop_loss)
     touch, end = bid if side > 0 else ask, len(flags)
-    due = first_at_or_after(ts, max(entered + 1, clock_from), clock_ns)
-    while due < end and flags[due] != 0:
-        due += 1
-    k = _first_executable_outside(touch, flags, entered + 1, min(due + 1, end), lower, upper)
+    k, start = _touched_before(ts, touch, flags, entered + 1, lower, upper, clock_ns, clock_from)
+    due = end
+    if k < 0:
+        due = first_at_or_after(ts, max(start, clock_from), clock_ns)
+        while due < end and flags[due] != 0:
+            due += 1
+        k = _first_executable_outside(touch, flags, start, min(due + 1, end), lower, upper)
     reason = CENSORED
     if k <= due and k < end:
         reason = barrier_reached(side, touch[k], entry, take_profit, stop_loss)

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from trademl.market.quotes import NS_PER_S, QuoteFlag, Quotes
+from trademl.market.quotes import NS_PER_S, QuoteFlag, Quotes, QuoteTick
 
 FROZEN, GAP = int(QuoteFlag.FROZEN), int(QuoteFlag.GAP)
 
@@ -79,6 +79,37 @@ def health_marks(quotes: Quotes, config: HealthConfig) -> NDArray[np.uint8]:
     gap_ns, frozen_ns = round(config.gap_s * NS_PER_S), round(config.frozen_s * NS_PER_S)
     marks = _stretch_marks(quotes.ts_event, quotes.bid, quotes.ask, gap_ns, frozen_ns)
     return quotes.flags | marks  # type: ignore[no-any-return]
+
+
+class LiveHealth:
+    """What `health_marks` finds, as the quotes come, and since when the feed is sound."""
+
+    def __init__(self, config: HealthConfig) -> None:
+        self._gap_ns = round(config.gap_s * NS_PER_S)
+        self._frozen_ns = round(config.frozen_s * NS_PER_S)
+        self._before: QuoteTick | None = None
+        self._since_ns, self._bad_ns, self._bad = 0, -1, 0
+
+    def add(self, tick: QuoteTick) -> int:
+        """Return the marks of the next quote."""
+        marks, before, self._before = tick.flags, self._before, tick
+        if before is None:
+            self._since_ns = tick.ts_event
+        else:
+            is_gap = tick.ts_event - before.ts_event > self._gap_ns
+            marks |= GAP * is_gap
+            if is_gap or tick.bid != before.bid or tick.ask != before.ask:
+                self._since_ns = tick.ts_event
+            elif tick.ts_event - self._since_ns > self._frozen_ns:
+                marks |= FROZEN
+        if marks:
+            self._bad_ns, self._bad = tick.ts_event, marks
+        return marks
+
+    def within(self, lookback_ns: int) -> int:
+        """Return the newest marks from ``lookback_ns`` before the last quote on; 0 if none."""
+        last_ns = self._before.ts_event if self._before else 0
+        return self._bad if self._bad_ns >= last_ns - lookback_ns else 0
 
 
 def marks_between(

@@ -5,14 +5,16 @@ Shape letter: P quotes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from enum import IntFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 NS_PER_S = 1_000_000_000
+TICKS_AT_ONCE = 16_384
 
 
 class QuoteFlag(IntFlag):
@@ -95,6 +97,49 @@ class Quotes:
         columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         cut: dict[str, Any] = {n: None if c is None else c[start:stop] for n, c in columns.items()}
         return replace(self, **cut)
+
+
+class QuoteTick(NamedTuple):
+    """One quote as it comes; its fields are those of `Quotes`."""
+
+    ts_event: int
+    bid: float
+    ask: float
+    mid_open: float
+    high: float
+    low: float
+    flags: int
+    market_delay_s: float | None = None
+    bid_size: float | None = None
+    ask_size: float | None = None
+
+    def as_quotes(self) -> Quotes:
+        """Return it as a recording of one quote."""
+        sizes = (self.market_delay_s, self.bid_size, self.ask_size)
+        delay_s, bid_size, ask_size = (None if x is None else np.array([x]) for x in sizes)
+        bid, ask, mid_open, high, low = np.array(self[1:6])[:, None]
+        return Quotes(
+            np.array([self.ts_event], np.int64),
+            bid,
+            ask,
+            mid_open,
+            high,
+            low,
+            np.array([self.flags], np.uint8),
+            market_delay_s=delay_s,
+            bid_size=bid_size,
+            ask_size=ask_size,
+        )
+
+
+def ticks_of(quotes: Quotes, start: int = 0) -> Iterator[QuoteTick]:
+    """Yield the quotes from ``start`` on, one by one, without a copy of the recording."""
+    names = [name for name in QuoteTick._fields if getattr(quotes, name) is not None]
+    for begin in range(start, len(quotes), TICKS_AT_ONCE):
+        block = quotes.slice(begin, begin + TICKS_AT_ONCE)
+        columns = [getattr(block, name).tolist() for name in names]
+        for row in zip(*columns, strict=True):
+            yield QuoteTick(**dict(zip(names, row, strict=True)))
 
 
 def flag_quotes(

@@ -76,6 +76,74 @@ def calibration_chart(bins: Sequence[Mapping[str, Any]]) -> str:
     return _svg(draw)
 
 
+def rolling_sharpe_chart(ts_ns: NDArray[np.int64], sharpe: NDArray[np.float64]) -> str:
+    """Return the annualised Sharpe ratio of the returns before each moment; NaN is left out."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axhline(0, color=QUIET, lw=0.8)
+        axes.plot(ts_ns.astype("datetime64[ns]"), sharpe, color=INK, lw=1)
+        axes.set_ylabel("Sharpe ratio")
+        figure.autofmt_xdate(rotation=0, ha="center")
+
+    return _svg(draw, height=2.2)
+
+
+def trades_chart(held_s: NDArray[np.float64], pnl: NDArray[np.float64]) -> str:
+    """Return profit against time held, a point for each trade."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        axes.axhline(0, color=QUIET, lw=0.8)
+        axes.scatter(held_s, pnl, c=np.where(pnl > 0, GAIN, LOSS), s=9, alpha=0.6, lw=0)
+        axes.set_xlabel("seconds held")
+        axes.set_ylabel("net PnL")
+
+    return _svg(draw)
+
+
+def ladder_chart(ladder: Mapping[str, float]) -> str:
+    """Return the profit at each multiple of the costs."""
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        values = list(ladder.values())
+        axes.bar(list(ladder), values, color=[GAIN if v > 0 else LOSS for v in values], width=0.5)
+        axes.axhline(0, color=INK, lw=0.8)
+        axes.set_ylabel("net PnL")
+
+    return _svg(draw, height=2.2)
+
+
+def sheet_png(
+    ts_ns: NDArray[np.int64],
+    equity: NDArray[np.float64],
+    held_s: NDArray[np.float64],
+    pnl: NDArray[np.float64],
+    title: str,
+) -> bytes:
+    """Return equity, drawdown and trades as one picture, for where no HTML is shown."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 8), layout="constrained", dpi=110)
+    canvas = FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, height_ratios=[3, 1, 2])
+    times = ts_ns.astype("datetime64[ns]")
+    drawdown = equity - np.maximum.accumulate(np.maximum(equity, 0.0))
+    top.plot(times, equity, color=INK, lw=1.2)
+    top.set_title(title.replace("$", r"\$"))
+    top.set_ylabel("equity")
+    middle.fill_between(times, drawdown, 0, color=LOSS, alpha=0.35, lw=0)
+    middle.set_ylabel("drawdown")
+    bottom.scatter(held_s, pnl, c=np.where(pnl > 0, GAIN, LOSS), s=9, alpha=0.6, lw=0)
+    bottom.set_xlabel("seconds held")
+    bottom.set_ylabel("net PnL")
+    out = io.BytesIO()
+    canvas.print_figure(out, format="png")
+    return out.getvalue()
+
+
 def _svg(draw: Callable[[Figure], None], *, height: float = 2.8) -> str:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -94,6 +162,8 @@ def _svg(draw: Callable[[Figure], None], *, height: float = 2.8) -> str:
         FigureCanvasSVG(figure)
         draw(figure)
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        figure.savefig(
+            out, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = out.getvalue()
     return text[text.index("<svg") :]

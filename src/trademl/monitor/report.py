@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trademl.backtest.jobs import EQUITY
 from trademl.errors import require_extra
 from trademl.store.artifacts import ArtifactStore, storage_errors, write_atomically
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -39,19 +42,9 @@ def write_report(
 
 def render(result: Mapping[str, Mapping[str, Any]], store: ArtifactStore) -> str:
     """Return the report's HTML."""
-    require_extra("monitor")
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+    environment = page_environment()
     from trademl.monitor import charts
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "share": _share, "time": _time}
     backtest = result["backtest"]["id"] and result["backtest"]
     evaluation = result["evaluation"]["id"] and result["evaluation"]
     return environment.get_template("report.html.j2").render(
@@ -67,6 +60,28 @@ def render(result: Mapping[str, Mapping[str, Any]], store: ArtifactStore) -> str
         dataset=result["dataset"],
         batch=result["batch"],
     )
+
+
+def page_environment() -> Environment:
+    """Return Jinja's environment for pages: everything is escaped, nothing may be undefined.
+
+    Raises
+    ------
+    MissingExtraError
+        If the ``monitor`` extra is not installed.
+    """
+    require_extra("monitor")
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "share": _share, "time": _time}
+    return environment
 
 
 def _trials(result: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from trademl.aws.ec2_settings import Ec2Config
+from trademl.aws.hosting import HostingConfig
 from trademl.aws.settings import AwsConfig
+from trademl.backtest.quarterly_settings import QuarterlyConfig
+from trademl.backtest.served_answers import ReplayConfig
 from trademl.backtest.settings import BacktestConfig
+from trademl.backtest.walk_settings import WalkForwardConfig
+from trademl.backtest.walk_windows import LearnSettings
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
@@ -55,10 +61,15 @@ class Strategy:
     selection: SelectionFloors = field(default_factory=SelectionFloors)
     gate: GateConfig = field(default_factory=GateConfig)
     backtest: BacktestConfig = field(default_factory=BacktestConfig)
+    allocation: QuarterlyConfig = field(default_factory=QuarterlyConfig)
+    walk_forward: WalkForwardConfig = field(default_factory=WalkForwardConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
     aws: AwsConfig = field(default_factory=AwsConfig)
+    hosting: HostingConfig = field(default_factory=HostingConfig)
+    ec2: Ec2Config = field(default_factory=Ec2Config)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     training: NetworkTraining = field(default_factory=NetworkTraining)
     tuning: Mapping[str, Any] = field(default_factory=dict)
@@ -89,4 +100,18 @@ def check_strategy(strategy: Strategy) -> None:
     feed = strategy.feed
     session_days(
         np.zeros(1, np.int64), timezone=feed.timezone or "UTC", session_open=feed.session_open
+    )
+
+
+def learn_settings(strategy: Strategy) -> LearnSettings:
+    """Return what of a strategy decides the models of a walk-forward."""
+    return LearnSettings(
+        features=strategy.features,
+        split=strategy.split,
+        health=strategy.health,
+        costs=strategy.costs,
+        selection=strategy.selection,
+        tuning=strategy.tuning,
+        walk=strategy.walk_forward,
+        seed=strategy.seed,
     )

@@ -51,15 +51,20 @@ class Workspace:
         self.ticks.close()
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, name: str = "run") -> Iterator[None]:
         """Hold the workspace, so that no two runs write at once; free again when the process ends.
+
+        Parameters
+        ----------
+        name : str
+            What only one process at a time may do here; other names do not wait for it.
 
         Raises
         ------
         LockedError
             If another process holds it.
         """
-        lock = FileLock(self.root / "run.lock")
+        lock = FileLock(self.root / f"{name}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout as error:

@@ -106,7 +106,7 @@ def predict(
     }
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    with closing(_Session(url, timeout_s)) as session:
+    with closing(ServerSession(url, timeout_s)) as session:
         for n_rows, body in _requests(features_ND, content_type, batch_rows):
             answers.append(_ask(session, body, n_rows, headers))
             done += n_rows
@@ -123,7 +123,7 @@ def ping(url: str, *, timeout_s: float = 2.0) -> None:
     ServeError
         If it cannot be reached or says otherwise.
     """
-    with closing(_Session(url, timeout_s)) as session:
+    with closing(ServerSession(url, timeout_s)) as session:
         session.request("GET", "/ping")
 
 
@@ -144,7 +144,7 @@ def read_token(path: Path) -> str:
     return token
 
 
-class _Session:
+class ServerSession:
     """One connection, kept open, and opened again where the server has closed it meanwhile."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
@@ -241,7 +241,7 @@ def _encoded(features_ND: Floats, content_type: str) -> bytes:
     raise ServeError(f"cannot write {content_type!r}: expected one of {', '.join(_FORMS)}")
 
 
-def _ask(session: _Session, body: bytes, n_rows: int, asked: dict[str, str]) -> Predictions:
+def _ask(session: ServerSession, body: bytes, n_rows: int, asked: dict[str, str]) -> Predictions:
     headers, answer = session.request("POST", "/invocations", body, **asked)
     try:
         score_N, label_N = _decoded(answer, headers.get_content_type())

@@ -58,6 +58,16 @@ def record_look(
     return look
 
 
+def widen_look(ledger: Ledger, study_id: str, to_ns: int) -> None:
+    """Let a study's look reach to ``to_ns``: its model was traded on what came after its test rows.
+
+    A study whose models were never measured on test rows has no look, and gets none.
+    """
+    with ledger.session() as session:
+        if (look := session.get(tables.Look, study_id)) is not None:
+            look.to_ns = max(look.to_ns, to_ns)
+
+
 def count_looks(look: tables.Look, ledger: Ledger) -> int:
     """Return how many models and cuts were tried on the span of a look, itself included."""
     return sum(other.n_models * len(other.cuts) for other in overlapping_looks(look, ledger))

@@ -76,10 +76,8 @@ def gate_model(
     identity = artifact_id("gate", {"model": model.id, "champion": reigning or ""}, parameters)
     if (kept := ledger.get(tables.Gate, identity)) is not None:
         return kept
-    result = _unseen(model, store)
-    if result is None:
-        progress.step("gate")
-        result = _weigh(model, reigning, config, store, ledger, seed)
+    progress.step("gate")
+    result = judge_model(model, config, store, ledger, reigning=reigning, seed=seed)
     if taken_back is not None:
         says = f"it was taken back on {taken_back.from_at:%Y-%m-%d} ({taken_back.why})"
         history = Check("history", "hold", f"{says}: promote it by hand if it shall return")
@@ -95,6 +93,26 @@ def gate_model(
     )
     ledger.record(row)
     return row
+
+
+def judge_model(
+    model: Artifact,
+    config: GateConfig,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    seed: int,
+    reigning: str | None = None,
+) -> GateResult:
+    """Judge a model by its test rows, and keep the look at them but not the verdict.
+
+    Parameters
+    ----------
+    reigning : str, optional
+        Id of the champion that it must beat; left out, it is judged by itself.
+    """
+    refused = _unseen(model, store)
+    return refused or _weigh(model, reigning, config, store, ledger, seed)
 
 
 def gate_entry(gate: tables.Gate) -> dict[str, Any]:

@@ -37,6 +37,12 @@ def test_trade_rows_say_what_happened(result):
         "fees": 0.5,
         "pnl": 0.5,
         "score": 0.75,
+        "decided_at_ns": START_NS,
+        "size": 1.0,
+        "gross_points": 1.0,
+        "carry": 0.0,
+        "tier": None,
+        "latency_ms": None,
     }
     assert (trades[1]["side"], trades[1]["exit_reason"]) == ("sell", "stop_loss")
 

@@ -6,7 +6,7 @@ import numpy as np
 from backtest_cases import bids
 
 from trademl.backtest.compiled import run_compiled
-from trademl.backtest.jobs import _signals
+from trademl.backtest.jobs import signals_on
 from trademl.ingest.batch import Batch
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
@@ -28,7 +28,7 @@ def test_a_trade_that_leaves_later_than_was_recorded_still_leaves():
     batch = batch_recorded_at(Costs())
     assert batch.transactions.exit_index[0] == 2
     late = Costs(latency_ms=1000, take_profit_is_market=True)
-    signals, span = _signals(batch, np.array([7]), np.array([0.9]), late)
+    signals, span = signals_on(batch, np.array([7]), np.array([0.9]), late)
     trades = run_compiled(span.quotes, signals, late)
     assert trades.reason.tolist() == [ExitReason.TAKE_PROFIT]
     assert trades.open_at_end is None
@@ -38,12 +38,12 @@ def test_a_trade_that_leaves_later_than_was_recorded_still_leaves():
 def test_what_the_recording_does_not_resolve_is_left_open_and_told():
     batch = batch_recorded_at(Costs())
     late = Costs(latency_ms=1000)
-    signals, span = _signals(batch, np.array([8]), np.array([0.9]), late)
+    signals, span = signals_on(batch, np.array([8]), np.array([0.9]), late)
     trades = run_compiled(span.quotes, signals, late)
     assert len(trades) == 0
     assert trades.open_at_end.order_id == 8
 
 
 def test_the_recording_ends_with_the_last_exit():
-    _, span = _signals(batch_recorded_at(Costs()), np.array([7]), np.array([0.9]), Costs())
+    _, span = signals_on(batch_recorded_at(Costs()), np.array([7]), np.array([0.9]), Costs())
     assert len(span.quotes) == 2

@@ -51,6 +51,7 @@ def test_every_public_name_is_there():
         ["ingest", "replay"], ["ingest", "export"], ["ingest", "status"], ["features", "build"], ["features", "verify"], ["features", "inspect"],
         ["tune"], ["train"], ["models", "select"], ["models", "evaluate"], ["models", "list"],
         ["deploy", "local"], ["serve"], ["predict"], ["backtest", "run"], ["report"], ["run"],
+        ["backtest", "compare"], ["backtest", "report"], ["explain", "trade"],
         ["demo"], ["init"], ["doctor"], ["config", "show"],
     ],
 )  # fmt: skip

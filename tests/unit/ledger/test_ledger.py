@@ -123,3 +123,43 @@ def test_the_first_schema_is_brought_up_to_date_and_back(path):
     assert not ours & tables_at("0001", command.upgrade)
     assert ours < tables_at("0002", command.upgrade)
     assert not ours & tables_at("0001", command.downgrade)
+
+
+def test_trades_survive_the_way_to_full_columns_and_back(path):
+    from alembic import command
+    from alembic.config import Config
+
+    from trademl.ledger.database import MIGRATIONS, open_engine
+
+    engine = open_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def move(step, to):
+        with engine.begin() as connection:
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            config.attributes["connection"] = connection
+            step(config, to)
+
+    move(command.upgrade, "0004")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+        connection.exec_driver_sql(
+            "INSERT INTO backtests VALUES ('b', '2026-01-01', 'm', NULL, 'd', '[]', '{}', '/p')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO trades VALUES ('b', 0, 4, 'buy', 1, 1.0, 2, 2.0, 'time', 0.0, 1.0, 0.9)"
+        )
+    move(command.upgrade, "0011")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO backtests VALUES ('s', '2026-01-01', NULL, NULL, NULL, '[]', '{}', '/p')"
+        )
+    move(command.downgrade, "0004")
+
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT id FROM backtests").fetchall() == [("b",)]
+        assert connection.exec_driver_sql("SELECT pnl, score FROM trades").fetchall() == [
+            (1.0, 0.9)
+        ]
+    engine.dispose()

@@ -202,6 +202,7 @@ def _trades(strategy: BarrierStrategy, quotes: Quotes, signals: Signals, carry: 
         open_at_end=_open_at_end(open_, signals),
         rejected=strategy.rejected,
         halted=strategy.halted,
+        decided_index=signals.orders.quote_index[rows],
     )
 
 

@@ -1,0 +1,77 @@
+"""The ``[ec2]`` section of a strategy file: which machine serves, and how one is launched."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from trademl.errors import ConfigError
+
+# Amazon Linux 2023, always the newest: EC2 looks the parameter up when it launches.
+NEWEST_LINUX = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+
+_RANGES = (("port", 1, 65_535), ("volume_gb", 8, 16_384), ("timeout_s", 30, 172_800))
+
+
+@dataclass(frozen=True)
+class Ec2Config:
+    """How a model is served on EC2; the image is that of ``[hosting]``, the region of ``[aws]``.
+
+    Parameters
+    ----------
+    name : str
+        Value of the tag ``trademl`` of the machines; ``instance_id`` comes first.
+    instance_id : str
+    bind, port
+        Where the machine answers; only itself by default.
+    ami, instance_type, instance_profile, subnet, security_groups, volume_gb
+        Of a machine that is launched. The profile needs AmazonSSMManagedInstanceCore, reading of
+        the bucket and of ECR.
+    usd_per_hour : float, optional
+        Price of the machine, to be shown; the bundled table holds machines of SageMaker only.
+    timeout_s : int
+        Of one command over SSM.
+    """
+
+    name: str = "serving"
+    instance_id: str = ""
+    bind: str = "127.0.0.1"
+    port: int = 8080
+    ami: str = NEWEST_LINUX
+    instance_type: str = "m7i.large"
+    instance_profile: str = ""
+    subnet: str = ""
+    security_groups: tuple[str, ...] = ()
+    volume_gb: int = 20
+    usd_per_hour: float | None = None
+    timeout_s: int = 900
+
+    def __post_init__(self) -> None:
+        try:
+            ipaddress.ip_address(self.bind)
+        except ValueError as error:
+            raise ConfigError(f"bind is {self.bind!r}, expected an address") from error
+        if not re.fullmatch(r"[A-Za-z0-9_.\-]{1,128}", self.name):
+            raise ConfigError(f"name is {self.name!r}, expected letters, digits, - _ and .")
+        for what, low, high in (
+            ("port", 1, 65_535),
+            ("volume_gb", 8, 16_384),
+            ("timeout_s", 30, 172_800),
+        ):
+            if not low <= getattr(self, what) <= high:
+                raise ConfigError(f"{what} is {getattr(self, what)}, expected from {low} to {high}")
+
+
+def check_launch(config: Ec2Config) -> None:
+    """Refuse to launch a machine that could not be reached over SSM.
+
+    Raises
+    ------
+    ConfigError
+        If there is no instance profile.
+    """
+    if not config.instance_profile:
+        raise ConfigError(
+            "[ec2] lacks instance_profile: a machine without one cannot be told anything over SSM"
+        )

@@ -1,0 +1,242 @@
+"""An endpoint before anything is sent: names, requests, and what an hour of it costs.
+
+Names are made of what they stand for (the model's id, the image, the machines), so that the same
+command finds what it has made before, and two different models never share a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trademl.aws.hosting import HostingConfig, check_hostable, deployment_config
+from trademl.aws.names import TRAINING_LIMIT, check_name
+from trademl.aws.prices import PriceTable
+from trademl.aws.settings import AwsConfig, check_launchable
+from trademl.serve.served import Mode
+from trademl.store.artifacts import Artifact
+from trademl.store.identity import artifact_id, digest_file
+from trademl.train.jobs import MODEL_FILE
+
+MAIN, SHADOW = "main", "shadow"
+
+
+@dataclass(frozen=True)
+class HostedModel:
+    """A model as SageMaker holds it: its archive in S3, an image, and a name made of both.
+
+    Parameters
+    ----------
+    artifact_id : str
+    archive : Path
+        Here; it is sent to ``uri``.
+    name, uri, image : str
+    mode : {"live", "shadow"}
+        What its answers say of it.
+    """
+
+    artifact_id: str
+    archive: Path
+    name: str
+    uri: str
+    image: str
+    mode: Mode
+
+    @property
+    def folder(self) -> str:
+        """Address below which the archive lies."""
+        return self.uri.rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class EndpointPlan:
+    """Everything about an endpoint that is known before a word is said to AWS.
+
+    Parameters
+    ----------
+    endpoint, strategy : str
+    model : HostedModel
+        What is deployed.
+    mode : {"live", "shadow"}
+        A shadow model is sent copies of requests, and nobody sees its answers.
+    live : HostedModel or None
+        What answers beside a shadow model.
+    """
+
+    endpoint: str
+    strategy: str
+    model: HostedModel
+    mode: Mode
+    live: HostedModel | None
+    aws: AwsConfig
+    hosting: HostingConfig
+
+    @property
+    def config_name(self) -> str:
+        """Name of the endpoint configuration."""
+        variants = {"variants": self._variants, "kms": self.aws.volume_kms_key}
+        return _name("config", variants)
+
+    @property
+    def models(self) -> tuple[HostedModel, ...]:
+        """Models that must be there, the answering one first."""
+        return (self.live, self.model) if self.live else (self.model,)
+
+    @property
+    def answering(self) -> HostedModel:
+        """The model whose answers callers see."""
+        return self.models[0]
+
+    @property
+    def n_machines(self) -> int:
+        """Machines of all variants; an update needs twice as many while it lasts."""
+        return self.hosting.instance_count * len(self.models)
+
+    @property
+    def _variants(self) -> dict[str, Any]:
+        found = {"ProductionVariants": [self._variant(MAIN, self.answering, 1.0)]}
+        if self.live:
+            share = self.hosting.shadow_percent / 100.0
+            found["ShadowProductionVariants"] = [self._variant(SHADOW, self.model, share)]
+        return found
+
+    def _variant(self, name: str, model: HostedModel, weight: float) -> dict[str, Any]:
+        return {
+            "VariantName": name,
+            "ModelName": model.name,
+            "InitialInstanceCount": self.hosting.instance_count,
+            "InstanceType": self.hosting.instance_type,
+            "InitialVariantWeight": weight,
+            "ContainerStartupHealthCheckTimeoutInSeconds": self.hosting.startup_timeout_s,
+        }
+
+    def model_request(self, model: HostedModel) -> dict[str, Any]:
+        """Return the request of ``CreateModel``."""
+        return model_request(model, self.aws, self.strategy)
+
+    @property
+    def config_request(self) -> dict[str, Any]:
+        """The request of ``CreateEndpointConfig``."""
+        found = {
+            "EndpointConfigName": self.config_name,
+            **self._variants,
+            "Tags": _tags(self.aws, self.model, self.strategy),
+        }
+        if self.aws.volume_kms_key:
+            found["KmsKeyId"] = self.aws.volume_kms_key
+        return found
+
+    @property
+    def create_request(self) -> dict[str, Any]:
+        """The request of ``CreateEndpoint``, where there is none of the name."""
+        return {**self._named(), "Tags": _tags(self.aws, self.model, self.strategy)}
+
+    @property
+    def update_request(self) -> dict[str, Any]:
+        """The request of ``UpdateEndpoint``, where there is one."""
+        return {**self._named(), "DeploymentConfig": deployment_config(self.hosting)}
+
+    def _named(self) -> dict[str, Any]:
+        return {"EndpointName": self.endpoint, "EndpointConfigName": self.config_name}
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """Everything that is sent, in order; of the last two the one that fits."""
+        return [
+            *({"CreateModel": self.model_request(model)} for model in self.models),
+            {"CreateEndpointConfig": self.config_request},
+            {"CreateEndpoint": self.create_request},
+            {"UpdateEndpoint": self.update_request},
+        ]
+
+
+def plan_endpoint(
+    model: Artifact,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    *,
+    strategy: str,
+    mode: Mode,
+    live: Artifact | None = None,
+) -> EndpointPlan:
+    """Return the plan of an endpoint; nothing is sent.
+
+    Parameters
+    ----------
+    mode : {"live", "shadow"}
+    live : Artifact, optional
+        The model that answers beside one in shadow mode.
+
+    Raises
+    ------
+    ConfigError
+        If ``[aws]`` or ``[hosting]`` lacks something, or a shadow model has nothing beside it.
+    """
+    from trademl.errors import ConfigError
+
+    check_launchable(aws)
+    check_hostable(hosting)
+    if mode == "shadow" and live is None:
+        raise ConfigError(
+            f"{model.id} is no champion, so that it may run in shadow mode only, and no live model "
+            "stands at the endpoint to shadow: deploy the champion first"
+        )
+    name = check_name(hosting.endpoint or f"trademl-{strategy}", TRAINING_LIMIT)
+    hosted = hosted_model(model, aws, hosting, mode)
+    beside = hosted_model(live, aws, hosting, "live") if mode == "shadow" and live else None
+    return EndpointPlan(name, strategy, hosted, mode, beside, aws, hosting)
+
+
+def hosted_model(
+    model: Artifact, aws: AwsConfig, hosting: HostingConfig, mode: Mode
+) -> HostedModel:
+    """Return what a model is called on SageMaker, and where its archive goes."""
+    archive = model.file(MODEL_FILE)
+    digest = digest_file(archive)[:12]
+    given = {"model": model.id, "sha256": digest, "image": hosting.image, "role": aws.role_arn}
+    given["mode"] = mode
+    uri = aws.uri("models", model.id, digest, MODEL_FILE)
+    return HostedModel(model.id, archive, _name("model", given), uri, hosting.image, mode)
+
+
+def model_request(model: HostedModel, aws: AwsConfig, strategy: str) -> dict[str, Any]:
+    """Return the request of ``CreateModel``."""
+    container = {"Image": model.image, "ModelDataUrl": model.uri}
+    environment = {"TRADEML_MODEL_ID": model.artifact_id, "TRADEML_MODEL_MODE": model.mode}
+    found: dict[str, Any] = {
+        "ModelName": model.name,
+        "PrimaryContainer": {**container, "Environment": environment},
+        "ExecutionRoleArn": aws.role_arn,
+        "EnableNetworkIsolation": aws.network_isolation,
+        "Tags": _tags(aws, model, strategy),
+    }
+    if aws.subnets:
+        found["VpcConfig"] = {
+            "Subnets": list(aws.subnets),
+            "SecurityGroupIds": list(aws.security_groups),
+        }
+    return found
+
+
+def hourly_cost(plan: EndpointPlan, prices: PriceTable) -> str:
+    """Return one line: what the endpoint costs for as long as it stands."""
+    kind = plan.hosting.instance_type
+    machines = f"{plan.n_machines} x {kind}"
+    usd = prices.usd_per_hour.get(kind)
+    if usd is None:
+        return f"{machines}: no price known in {plan.aws.region}: trademl aws prices --refresh"
+    hour = usd * plan.n_machines
+    return (
+        f"{hour:.4g} USD an hour, {hour * 730:.2f} USD a month, until it is deleted: {machines}, "
+        f"at the price of training on it in {plan.aws.region} as of {prices.as_of}"
+    )
+
+
+def _tags(aws: AwsConfig, model: HostedModel, strategy: str) -> list[dict[str, str]]:
+    own = {"trademl:model": model.artifact_id, "trademl:strategy": strategy or "-"}
+    return [{"Key": key, "Value": value} for key, value in {**own, **(aws.tags or {})}.items()]
+
+
+def _name(kind: str, given: dict[str, Any]) -> str:
+    return f"trademl-{artifact_id(kind, {}, given, code='1')}"

@@ -1,0 +1,121 @@
+"""Models of a workspace put on SageMaker or EC2, and what the ledger keeps of it."""
+
+from __future__ import annotations
+
+import time
+
+from trademl.aws.ec2 import DeployedRelease, deploy_release
+from trademl.aws.ec2_release import Release, plan_release
+from trademl.aws.ec2_settings import Ec2Config
+from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
+from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
+from trademl.aws.hosting import HostingConfig
+from trademl.aws.settings import AwsConfig
+from trademl.errors import ServeError
+from trademl.ledger import Ledger
+from trademl.ports import Progress
+from trademl.serve.deployments import current_deployment, deploy
+from trademl.serve.served import Mode
+from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.train.proof import check_proof
+from trademl.train.registry import strategies_of
+
+
+def plan_hosting(
+    model: Artifact,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    strategy: str,
+) -> EndpointPlan:
+    """Return the plan of a model's endpoint: a champion answers, any other model is a shadow.
+
+    Raises
+    ------
+    ConfigError
+        If ``[aws]`` or ``[hosting]`` lacks something, or there is nothing to shadow.
+    DataError
+        If the model's dataset was not proven free of look-ahead.
+    """
+    check_proof(model, store, ledger)
+    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
+    live = None
+    if mode == "shadow":
+        try:
+            standing = current_deployment(_place(aws, hosting, strategy), ledger)
+        except ServeError:
+            standing = None
+        if standing is not None and standing.mode == "live":
+            live = store.get(standing.model_id)
+    return plan_endpoint(model, aws, hosting, strategy=strategy, mode=mode, live=live)
+
+
+def deploy_to_sagemaker(
+    plan: EndpointPlan,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    progress: Progress | None = None,
+    sleep: Sleep = time.sleep,
+) -> DeployedEndpoint:
+    """Bring a plan about, see `trademl.aws.endpoints.deploy_endpoint`, and note it in the ledger.
+
+    Raises
+    ------
+    CloudError
+        As `deploy_endpoint`; the ledger then stays as it was.
+    """
+    deployed = deploy_endpoint(plan, progress=progress, sleep=sleep)
+    place = _place(plan.aws, plan.hosting, plan.strategy)
+    deploy(store.get(plan.model.artifact_id), place, store, ledger)
+    return deployed
+
+
+def plan_on_ec2(
+    model: Artifact,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    ec2: Ec2Config,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    strategy: str,
+) -> Release:
+    """Return a model's release for EC2: a champion's answers are live, any other's a shadow's.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `plan_hosting`.
+    """
+    check_proof(model, store, ledger)
+    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
+    return plan_release(model, aws, hosting, ec2, strategy=strategy, mode=mode)
+
+
+def deploy_to_ec2(
+    release: Release,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    launch: bool = False,
+    progress: Progress | None = None,
+) -> DeployedRelease:
+    """Bring a release to its machines, see `trademl.aws.ec2`, and note it in the ledger.
+
+    Raises
+    ------
+    CloudError
+        As `trademl.aws.ec2.deploy_release`; the ledger then stays as it was.
+    """
+    deployed = deploy_release(release, launch=launch, progress=progress)
+    place = f"ec2:{release.aws.region}/{release.ec2.instance_id or release.ec2.name}"
+    deploy(store.get(release.model.artifact_id), place, store, ledger)
+    return deployed
+
+
+def _place(aws: AwsConfig, hosting: HostingConfig, strategy: str) -> str:
+    """Return what the ledger calls an endpoint on SageMaker."""
+    return f"sagemaker:{aws.region}/{hosting.endpoint or f'trademl-{strategy}'}"

@@ -1,0 +1,1 @@
+"""Trading live: orders to a broker, positions, who may trade, and the hedge of an outage."""

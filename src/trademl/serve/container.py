@@ -1,0 +1,76 @@
+"""Serve as SageMaker starts a container: the model lies in ``/opt/ml/model``, and so do the rules.
+
+============================== ====================================================================
+``model/``                     the files of one ``model.tar.gz``, unpacked by the platform
+``SAGEMAKER_MULTI_MODEL``      ``true``: models come and go over HTTP, from below ``models/``
+``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
+``TRADEML_MODEL_ID``           what answers call the model
+``TRADEML_MODEL_MODE``         ``live`` or ``shadow``; live only if accepted where it is not set
+============================== ====================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from trademl.errors import ConfigError, ServeError
+from trademl.serve.model_pool import ModelFile
+from trademl.serve.served import Mode
+from trademl.serve.settings import MAX_BODY_MIB, MIB, ServerConfig
+from trademl.serve.strategies import ServedStrategy
+
+MODEL_DOCUMENT = "model.json"
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # only the platform reaches a container
+
+
+@dataclass(frozen=True)
+class ContainerServing:
+    """What a container serves, and how it listens."""
+
+    strategies: tuple[ServedStrategy, ...]
+    config: ServerConfig
+
+
+def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> ContainerServing:
+    """Return what the container below a folder serves.
+
+    Parameters
+    ----------
+    root : Path
+        ``/opt/ml``, or a folder laid out like it.
+    environ : mapping of str to str
+        The container's environment.
+
+    Raises
+    ------
+    ConfigError
+        If a variable is no number.
+    ServeError
+        If there is no model.
+    """
+    payload = environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6")
+    if not payload.isdecimal():
+        raise ConfigError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {payload!r}, expected a number")
+    is_multi_model = environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
+    config = ServerConfig(
+        host=EVERYWHERE,
+        port=port,
+        max_body_bytes=min(max(int(payload), 1), MAX_BODY_MIB) * MIB,
+        is_open=True,
+        model_folder=root / "models" if is_multi_model else None,
+    )
+    if is_multi_model:
+        return ContainerServing((), config)
+    folder = root / "model"
+    if not (folder / MODEL_DOCUMENT).is_file():
+        raise ServeError(
+            f"{folder} holds no {MODEL_DOCUMENT}: expected the files of a model.tar.gz of trademl"
+        )
+    name, mode = environ.get("TRADEML_MODEL_ID", "model"), environ.get("TRADEML_MODEL_MODE")
+    if mode not in (None, "live", "shadow"):
+        raise ConfigError(f"TRADEML_MODEL_MODE is {mode!r}, expected live or shadow")
+    strategy = ServedStrategy("default", (ModelFile(name, str(folder), mode=cast("Mode", mode)),))
+    return ContainerServing((strategy,), config)

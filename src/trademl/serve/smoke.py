@@ -1,0 +1,50 @@
+"""What is asked after every deployment: whether the server is healthy, and is this model's."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from trademl.errors import ServeError
+from trademl.train.model import LinearModel
+
+TOLERANCE = 1e-6
+
+
+def smoke_test(url: str, model: LinearModel, *, token: str = "", within_s: float = 30.0) -> float:
+    """Return a server's score of one row, if it is what the model scores here.
+
+    The row is the mean of the training rows, at which every term but the bias is nothing.
+
+    Raises
+    ------
+    ServeError
+        If the server is not healthy within ``within_s``, or scores otherwise.
+    """
+    from trademl.serve.client import predict
+
+    _wait_for_ping(url, within_s)
+    features_1D = np.asarray(model.mean_D, np.float32)[None]
+    expected = float(model.scores(features_1D)[0])
+    found = float(predict(url, features_1D, token=token, timeout_s=10.0).score_N[0])
+    if abs(found - expected) > TOLERANCE:
+        raise ServeError(
+            f"{url} scores {found:.6f} where the model scores {expected:.6f}: it serves another one"
+        )
+    return found
+
+
+def _wait_for_ping(url: str, within_s: float) -> None:
+    from trademl.serve.client import ping
+
+    until = time.monotonic() + within_s
+    while True:
+        try:
+            ping(url)
+        except ServeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+        else:
+            return

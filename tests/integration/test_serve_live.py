@@ -1,0 +1,148 @@
+"""``trademl serve live`` from the command line: shadow, paper, killed and gone on with, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from running import one_line
+from trademl.backtest.compiled import run_compiled
+from trademl.backtest.signals import Signals
+from trademl.backtest.sizing import sized
+from trademl.config import load_settings
+from trademl.errors import ConfigError, ServeError
+from trademl.etl.features import feature_matrix, usable_rows
+from trademl.etl.recipe import FeatureRecipe, Lags
+from trademl.ingest.order_bot import place_orders
+from trademl.ingest.sources import read_quotes
+from trademl.ledger import Ledger
+from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
+from trademl.pipeline.live import LiveOptions, trade_live
+from trademl.pipeline.workspace import Workspace
+from trademl.serve.deployments import current_deployment, served_model
+from trademl.serve.server import BackgroundServer
+
+
+@pytest.fixture
+def workspace(finished, tmp_path):
+    """Return a copy of the finished workspace, for a test to trade in."""
+    import shutil
+
+    copy = tmp_path / "ws"
+    shutil.copytree(finished[0], copy)
+    return copy
+
+
+def traded(trademl, workspace, *words):
+    done = trademl("serve", "live", "--workspace", workspace, "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def backtested(strategy, workspace):
+    """Return the trades of the deployed model over the whole recording."""
+    quotes = read_quotes(strategy.feed)
+    orders = place_orders(quotes, strategy.orders)
+    orders = orders.take(usable_rows(quotes, orders.quote_index, strategy.features))
+    model = served_model(current_deployment("small", workspace.ledger), workspace.store)
+    features_ND = feature_matrix(quotes, orders.quote_index, strategy.features)
+    score = model.scores(features_ND).score_N.astype(float)
+    signals = Signals(orders, orders.quote_index, score)
+    signals = signals.flagged(workspace.store.get(model.id).metrics["threshold"])
+    signals = sized(quotes, signals, strategy.costs, strategy.backtest)
+    limits = strategy.backtest.limits(strategy.seed)
+    return run_compiled(quotes, signals, strategy.costs, limits=limits)
+
+
+def test_a_refused_model_runs_in_shadow_unless_asked(trademl, workspace):
+    done = trademl("serve", "live", "--workspace", workspace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("SHADOW: model-")
+    with Workspace(workspace) as opened:
+        assert opened.ledger.rows(LiveDecision)
+        assert opened.ledger.rows(BrokerOrder) == []
+
+
+def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
+    project, workspace, monkeypatch
+):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with Workspace(workspace) as opened:
+        trades = backtested(strategy, opened)
+        here = trade_live(strategy, opened, LiveOptions(trade_refused=True))
+        model = served_model(current_deployment("small", opened.ledger), opened.store)
+        with BackgroundServer(model) as server:
+            asked = LiveOptions(trade_refused=True, url=server.url)
+            there = trade_live(strategy, opened, asked)
+    assert here["n_trades"] == len(trades) > 0
+    assert np.isclose(here["net_pnl"], trades.pnl.sum(), atol=1e-9)
+    assert here["tiers"].keys() <= {"biggest", "none"}
+    for name in ("n_trades", "net_pnl", "outcomes", "open"):
+        assert there[name] == here[name]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_and_one_that_was_stopped_go_on(trademl, project, workspace):
+    command = [sys.executable, "-m", "trademl", "serve", "live", "--workspace", str(workspace)]
+    command += ["--trade-refused", "--json", "--speed", "600"]
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        running = subprocess.Popen(
+            command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        wait_for_orders(workspace, more_than=0 if number == signal.SIGKILL else 2)
+        os.kill(running.pid, number)
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert json.loads(out)["status"] == "stopped"
+    gone_on = traded(trademl, workspace, "--trade-refused")
+    assert gone_on["status"] == "finished"
+    assert gone_on["n_resumed"] > 0
+    with Ledger(f"sqlite:///{workspace / 'ledger.db'}").engine.connect() as connection:
+        rows = connection.exec_driver_sql("select quote_index, outcome from live_decisions").all()
+        n_orders = connection.exec_driver_sql("select count(*) from broker_orders").scalar()
+    assert len({index for index, _ in rows}) == len(rows) == gone_on["n_decisions"]
+    assert n_orders == 2 * gone_on["outcomes"]["order"]
+
+
+def wait_for_orders(workspace, *, more_than):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        ledger = Ledger(f"sqlite:///{workspace / 'ledger.db'}")
+        n = len(ledger.rows(BrokerOrder))
+        ledger.close()
+        if n > more_than:
+            return
+        time.sleep(0.05)
+    raise AssertionError("no order came")
+
+
+def test_what_cannot_be_traded_is_refused_before_anything_is_kept(project, workspace, monkeypatch):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with pytest.raises(ConfigError, match="--speed is -1"):
+        LiveOptions(speed=-1)
+    other = replace(strategy, features=FeatureRecipe(lags=(Lags(7),)))
+    with Workspace(workspace) as opened:
+        with pytest.raises(ServeError, match="nothing answers at"):
+            trade_live(strategy, opened, LiveOptions(url="http://127.0.0.1:1"))
+        with pytest.raises(
+            ConfigError, match=r"takes 65 columns, the recipe of \[features\] has 12"
+        ):
+            trade_live(other, opened)
+        assert opened.ledger.rows(LiveRun) == []
+
+
+def test_two_processes_do_not_trade_in_one_workspace(trademl, workspace):
+    with Workspace(workspace) as opened, opened.lock("live"):
+        assert "is in use by another run" in one_line(
+            trademl("serve", "live", "--workspace", workspace)
+        )
