@@ -15,6 +15,7 @@ from trademl.serve.live_strategy import LiveStrategy, Machine, TierChange
 from trademl.serve.metrics import CONTENT_TYPE, exposition
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
 from trademl.serve.multi_model import MultiModel
+from trademl.serve.number_text import warm_up
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.shares import Quota, Shares
@@ -62,6 +63,7 @@ class Engine:
         StoreError, ServeError
             If a model cannot be read, takes other columns than its ladder, or has no room.
         """
+        warm_up()
         named = {asked.name: await self._open(asked) for asked in self._asked}
         self._live |= named
         multi_model = None

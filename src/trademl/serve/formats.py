@@ -15,9 +15,11 @@ import numpy as np
 import orjson
 
 from trademl.etl.recordio import encode_predictions
+from trademl.serve.number_text import PlainReader, plain_csv_rows, plain_json_rows
 from trademl.serve.rows import (
     Features,
     RequestError,
+    most_rows,
     rows_from_csv,
     rows_from_json,
     rows_from_json_lines,
@@ -37,6 +39,7 @@ _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
     JSON_LINES: rows_from_json_lines,
     RECORDIO: rows_from_recordio,
 }
+_PLAIN_READERS: dict[str, PlainReader] = {CSV: plain_csv_rows, JSON: plain_json_rows}
 
 
 def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
@@ -68,7 +71,11 @@ def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
     >>> parse_request("text/csv", b"1,2\n3,4\n", 2).tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    parse = _parser_of(content_type)
+    parse, read_plain = _readers_of(content_type)
+    if read_plain is not None:
+        plain_ND = read_plain(body, feature_dim, most_rows(feature_dim))
+        if plain_ND is not None:
+            return plain_ND
     features_ND = parse(body, feature_dim)
     if not np.isfinite(features_ND).all():
         row, column = np.argwhere(~np.isfinite(features_ND))[0] + 1
@@ -155,7 +162,7 @@ def _weighed(choice: str) -> tuple[float, str]:
 
 
 @lru_cache(maxsize=256)
-def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
+def _readers_of(content_type: str) -> tuple[Callable[[bytes, int], Features], PlainReader | None]:
     name, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if name not in _PARSERS:
         found = shown(name) if name else "missing"
@@ -166,7 +173,7 @@ def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
             raise RequestError(
                 400, f"{shown(parameter)}: send rows without their label, label_size=0"
             )
-    return _PARSERS[name]
+    return _PARSERS[name], _PLAIN_READERS.get(name)
 
 
 def _dumps(value: Any) -> bytes:
