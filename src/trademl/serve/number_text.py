@@ -12,7 +12,9 @@ float64 rounded to float32, unless it lies beside the middle of two float32.
 The kernels keep Python's lock: they take microseconds, and a thread that computes would give the
 lock back after milliseconds only.
 
-Shape letters: N rows, D feature columns, B bytes of the body, T bytes of a fixed text.
+Shape letters: N rows, D feature columns, B bytes of the body and a zero behind, T bytes of a fixed
+text. The zero is no mark of any text or number: whoever reads on only behind a byte that it knows
+stays within the body, and needs no look at its length.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ _LOW_BITS = np.uint64(2**29 - 1)  # of a float64, those that a float32 has no ro
 _MIDDLE = np.int64(2**28)
 _DOUBT = 8  # twice the 4 units in the last place
 _NOT_PLAIN = -1
+_TEN, _NINE, _ZERO = np.uint64(10), np.uint64(9), np.uint64(ord("0"))
 
 
 def _text(characters: bytes) -> NDArray[np.uint8]:
@@ -51,7 +54,7 @@ _LAST = _text(b"]}]}")
 
 def plain_json_rows(body: bytes, feature_dim: int, most_rows: int) -> Features | None:
     """Return the rows of a plain JSON body, finite, of shape (N, D), N >= 1; None for others."""
-    return _filled(_fill_json, body, feature_dim, most_rows, body.count(b"]") - 1)
+    return _filled(_fill_json, body, feature_dim, most_rows)
 
 
 def plain_csv_rows(body: bytes, feature_dim: int, most_rows: int) -> Features | None:
@@ -63,7 +66,7 @@ def plain_csv_rows(body: bytes, feature_dim: int, most_rows: int) -> Features | 
     [[1.0, 2.5], [3.0, -0.4000000059604645]]
     >>> plain_csv_rows(b"1,nan\n", 2, 100)
     """
-    return _filled(_fill_csv, body, feature_dim, most_rows, body.count(b"\n", 0, -1) + 1)
+    return _filled(_fill_csv, body, feature_dim, most_rows)
 
 
 def warm_up() -> None:
@@ -73,120 +76,132 @@ def warm_up() -> None:
 
 
 def _filled(
-    fill: Callable[[NDArray[np.uint8], Features], bool],
+    fill: Callable[[NDArray[np.uint8], Features], int],
     body: bytes,
     feature_dim: int,
     most_rows: int,
-    n_rows: int,
 ) -> Features | None:
-    # two bytes at least stand for a number: a small body gets no large matrix
-    if not 0 < n_rows <= most_rows or 2 * n_rows * feature_dim > len(body) + 1:
-        return None
-    rows_ND = np.empty((n_rows, feature_dim), np.float32)
-    return rows_ND if fill(np.frombuffer(body, np.uint8), rows_ND) else None
+    # a number and the comma behind it take two bytes: a small body gets no large matrix, and what
+    # a long-winded one does not fill of its own is never touched
+    at_most = min(most_rows, (len(body) + 1) // (2 * feature_dim))
+    rows_ND = np.empty((at_most, feature_dim), np.float32)
+    n_rows = fill(np.frombuffer(body + b"\0", np.uint8), rows_ND)
+    return rows_ND[:n_rows] if n_rows > 0 else None
 
 
 @njit(cache=True)
-def _fill_json(body_B: Any, rows_ND: Any) -> bool:
+def _fill_json(body_B: Any, rows_ND: Any) -> int:
+    """Return how many rows were read, or -1."""
     at = _after(body_B, 0, _FIRST)
     for n in range(len(rows_ND)):
-        if n > 0:
-            at = _after(body_B, at, _NEXT)
         at = _fill_row(body_B, at, rows_ND[n])
-        if at < 0:
-            return False
-    at = _after(body_B, at, _LAST)
-    return at >= 0 and _after_spaces(body_B, at) == len(body_B)
+        end = _after(body_B, at, _LAST)
+        if end >= 0:
+            is_whole = _after_spaces(body_B, end) == len(body_B) - 1
+            return n + 1 if is_whole else _NOT_PLAIN
+        at = _after(body_B, at, _NEXT)
+    return _NOT_PLAIN
 
 
 @njit(cache=True)
-def _fill_csv(body_B: Any, rows_ND: Any) -> bool:
-    end, at = len(body_B), 0
+def _fill_csv(body_B: Any, rows_ND: Any) -> int:
+    """Return how many rows were read, or -1."""
+    at = 0
     for n in range(len(rows_ND)):
         at = _fill_row(body_B, at, rows_ND[n])
         if at < 0:
-            return False
-        if at < end and body_B[at] == ord("\r"):
+            return _NOT_PLAIN
+        if body_B[at] == ord("\r"):
             at += 1
-        if at < end:
-            if body_B[at] != ord("\n"):
-                return False
+        if body_B[at] == ord("\n"):
             at += 1
-    return at == end
+        elif at < len(body_B) - 1:
+            return _NOT_PLAIN
+        if at == len(body_B) - 1:
+            return n + 1
+    return _NOT_PLAIN
 
 
 @njit(cache=True)
 def _fill_row(body_B: Any, at: int, row_D: Any) -> int:
     """Read numbers with commas between; return where the last one ends, or -1."""
+    if at < 0:
+        return _NOT_PLAIN
     for d in range(len(row_D)):
         if d > 0:
-            if at >= len(body_B) or body_B[at] != ord(","):
+            if body_B[at] != ord(","):
                 return _NOT_PLAIN
             at += 1
-        if at < 0:
-            return _NOT_PLAIN
-        while at < len(body_B) and body_B[at] == ord(" "):
+        while body_B[at] == ord(" "):
             at += 1
-        at, row_D[d] = _number(body_B, at)
+        at, value = _number(body_B, at)
         if at < 0:
             return _NOT_PLAIN
+        row_D[d] = value
     return at
 
 
-@njit(cache=True)
+@njit(cache=True, inline="always")
 def _number(body_B: Any, at: int) -> tuple[int, float]:
     """Read one JSON number; return where it ends, or -1, and its value."""
-    end = len(body_B)
-    is_negative = at < end and body_B[at] == ord("-")
+    is_negative = body_B[at] == ord("-")
     if is_negative:
         at += 1
     first = at
-    at, digits = _digits(body_B, first, np.uint64(0))
-    n_digits, power = at - first, 0
-    if n_digits == 0 or (n_digits > 1 and body_B[first] == ord("0")):
-        return _NOT_PLAIN, 0.0
-    if body_B[first] == ord("0"):
-        n_digits = 0  # a zero in front takes no room
-    if at < end and body_B[at] == ord("."):
+    at, digits = _digits(body_B, at, np.uint64(0))
+    n_digits = at - first
+    is_zero_led = body_B[first] == ord("0")
+    is_plain = n_digits == 1 or (n_digits > 1 and not is_zero_led)
+    n_digits -= is_zero_led  # it takes no room in 64 bits
+    power = 0
+    if body_B[at] == ord("."):
         first = at + 1
-        at = first
-        while n_digits == 0 and at < end and body_B[at] == ord("0"):
-            at += 1
-        n_digits -= at
-        at, digits = _digits(body_B, at, digits)
-        n_digits += at
+        at, digits = _digits(body_B, first, digits)
         power = first - at
-        if power == 0:
-            return _NOT_PLAIN, 0.0
-    if n_digits > _MOST_DIGITS:
-        return _NOT_PLAIN, 0.0
-    if at < end and (body_B[at] == ord("e") or body_B[at] == ord("E")):
+        n_digits -= power
+        is_plain = is_plain and power < 0
+        if n_digits > _MOST_DIGITS and is_zero_led:
+            n_digits -= _zeros(body_B, first)
+    if body_B[at] == ord("e") or body_B[at] == ord("E"):
         at, written = _exponent(body_B, at + 1)
         power += written
-    value = _value(digits, power)
-    if value < 0:
+    if not is_plain or n_digits > _MOST_DIGITS:
         return _NOT_PLAIN, 0.0
-    return at, -value if is_negative else value
+    if digits <= _EXACT_DIGITS and -_EXACT_POWER <= power <= 0:
+        value = np.float64(digits) / _POWERS[-power]  # exact: the usual case
+    else:
+        value = _rounded(digits, power)
+    return (at if value >= 0 else _NOT_PLAIN), (-value if is_negative else value)
+
+
+@njit(cache=True, inline="always")
+def _digits(body_B: Any, at: int, digits: Any) -> tuple[int, Any]:
+    """Return where digits end, and what they say behind those before; too many wrap around."""
+    digit = np.uint64(body_B[at]) - _ZERO  # of another byte more than 9, below zero very large
+    while digit <= _NINE:
+        digits = digits * _TEN + digit
+        at += 1
+        digit = np.uint64(body_B[at]) - _ZERO
+    return at, digits
 
 
 @njit(cache=True)
-def _digits(body_B: Any, at: int, digits: Any) -> tuple[int, Any]:
-    """Return where digits end, and what they say behind those before; too many wrap around."""
-    while at < len(body_B) and ord("0") <= body_B[at] <= ord("9"):
-        digits = digits * np.uint64(10) + np.uint64(body_B[at] - ord("0"))
-        at += 1
-    return at, digits
+def _zeros(body_B: Any, at: int) -> int:
+    """Return how many zeros stand there."""
+    n = 0
+    while body_B[at + n] == ord("0"):
+        n += 1
+    return n
 
 
 @njit(cache=True)
 def _exponent(body_B: Any, at: int) -> tuple[int, int]:
     """Read the digits after an E; return where they end, or -1, and what they say."""
-    end, power = len(body_B), 0
-    is_negative = at < end and body_B[at] == ord("-")
-    if at < end and (body_B[at] == ord("-") or body_B[at] == ord("+")):
+    is_negative = body_B[at] == ord("-")
+    if body_B[at] == ord("-") or body_B[at] == ord("+"):
         at += 1
-    first = at
-    while at < end and ord("0") <= body_B[at] <= ord("9") and at - first < 4:
+    first, power = at, 0
+    while ord("0") <= body_B[at] <= ord("9") and at - first < 4:
         power = power * 10 + np.int64(body_B[at] - ord("0"))
         at += 1
     if at == first:
@@ -195,7 +210,7 @@ def _exponent(body_B: Any, at: int) -> tuple[int, int]:
 
 
 @njit(cache=True)
-def _value(digits: Any, power: int) -> float:
+def _rounded(digits: Any, power: int) -> float:
     """Return ``digits * 10**power``, or -1 where float32 of it may not be the right one."""
     if digits == 0:
         return 0.0
@@ -209,14 +224,8 @@ def _value(digits: Any, power: int) -> float:
         value = value * _POWERS[step] * _POWERS[power - step]
     if not _SMALLEST < value < _LARGEST:
         return -1.0
-    if digits <= _EXACT_DIGITS and step == abs(power):
-        return value
-    return value if abs(_low_bits(value) - _MIDDLE) > _DOUBT else -1.0
-
-
-@njit(cache=True)
-def _low_bits(value: float) -> int:
-    return np.int64(np.float64(value).view(np.uint64) & _LOW_BITS)
+    low_bits = np.int64(np.float64(value).view(np.uint64) & _LOW_BITS)
+    return value if abs(low_bits - _MIDDLE) > _DOUBT else -1.0
 
 
 @njit(cache=True)
@@ -228,7 +237,7 @@ def _after(body_B: Any, at: int, text_T: Any) -> int:
     for character in text_T:
         if not is_word:
             at = _after_spaces(body_B, at)
-        if at >= len(body_B) or body_B[at] != character:
+        if body_B[at] != character:
             return _NOT_PLAIN
         at += 1
         if character == ord('"'):
@@ -238,6 +247,6 @@ def _after(body_B: Any, at: int, text_T: Any) -> int:
 
 @njit(cache=True)
 def _after_spaces(body_B: Any, at: int) -> int:
-    while at < len(body_B) and body_B[at] in (ord(" "), ord("\t"), ord("\r"), ord("\n")):
+    while body_B[at] in (ord(" "), ord("\t"), ord("\r"), ord("\n")):
         at += 1
     return at
