@@ -126,7 +126,9 @@ def measure(quick: bool) -> Measurement:
     report(rounds)
     failed = sum(found["failed"] for said in rounds.said.values() for found in said)
     checks = {"every_answer_decides": failed == 0, **is_server_the_limit(rounds)}
-    return Measurement({**ratios(seconds, rounds), "worker_mb": resident_mb}, seconds, checks, notes)
+    return Measurement(
+        {**ratios(seconds, rounds), "worker_mb": resident_mb}, seconds, checks, notes
+    )
 
 
 def quarter_prices(rng: np.random.Generator) -> np.ndarray:
@@ -144,9 +146,9 @@ class OurServer:
 
 
 @contextmanager
-def our_server(weights: Path, core: int) -> Iterator[OurServer]:
+def our_server(weights: Path, core: int, *options: str) -> Iterator[OurServer]:
     """Start trademl's server, and stop it at the end."""
-    command = [sys.executable, HERE / "serve_worker.py", weights]
+    command = [sys.executable, HERE / "serve_worker.py", weights, *options]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -178,7 +180,7 @@ def own_sides(
         "csv": http("POST", "/invocations", csv_body, "text/csv"),
         "binary": http("POST", "/invocations", record, recordio),
     }
-    marks = {name: DECIDED for name in ("json", "csv", "binary")}
+    marks = dict.fromkeys(("json", "csv", "binary"), DECIDED)
     return {
         name: rounds.side(name, Target(port, request, marks.get(name, "")))
         for name, request in requests.items()
@@ -228,7 +230,10 @@ def against(
 ) -> dict[str, Seconds]:
     """Start one peer and return seconds of its sides, and of ours beside it."""
     our_request = http(
-        "POST", "/invocations", json_of(quarter_prices(np.random.default_rng(7))), "application/json"
+        "POST",
+        "/invocations",
+        json_of(quarter_prices(np.random.default_rng(7))),
+        "application/json",
     )
     ours = f"json_beside_{name}"
     with Peer(name) as peer:

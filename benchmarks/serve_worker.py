@@ -1,35 +1,71 @@
-"""The server under test: a ladder of two linear models of 605 features, everything switched on.
+"""The server under test: a ladder of two models of 605 features, everything switched on.
 
-``python serve_worker.py WEIGHTS.npy`` prints its URL and serves until it is told to stop.
+``python serve_worker.py WEIGHTS.npy`` prints its URL and serves until it is told to stop. With
+``--slow SECONDS`` the biggest model takes so much processor time for each row; ``--only NAME``
+serves one of the two alone.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import time
 
 import numpy as np
 
 import trademl.serve.deployments  # noqa: F401  (as ``trademl serve`` holds it in memory)
-from trademl.serve.server import ServedStrategy, ServerConfig, serve
 from trademl.serve.served import ServedModel, served
+from trademl.serve.server import ServedStrategy, ServerConfig, serve
 from trademl.train.model import LinearModel
 
 
+class Slow:
+    """A linear model that works for a while in threads, without Python's lock, as a network does.
+
+    Parameters
+    ----------
+    row_s : float
+        Processor seconds that each row takes.
+    """
+
+    def __init__(self, model: LinearModel, row_s: float) -> None:
+        self.columns, self.schema_hash = model.columns, model.schema_hash
+        self._model, self._row_s = model, row_s
+        self._work = np.random.default_rng(1).normal(size=(96, 96))
+
+    def predict(self, features_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        until_s = time.thread_time() + self._row_s * len(features_ND)
+        while time.thread_time() < until_s:
+            self._work @ self._work
+        score_N, flag_N = self._model.predict(features_ND)
+        return score_N, flag_N.astype(np.float32)
+
+
 def main() -> None:
-    weights_D = np.load(sys.argv[1])
-    biggest, smallest = linear("biggest", weights_D), linear("smallest", np.round(weights_D, 2))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("weights")
+    parser.add_argument("--slow", type=float)
+    parser.add_argument("--only")
+    asked = parser.parse_args()
+    ladder = models(np.load(asked.weights), asked.slow)
+    ladder = tuple(model for model in ladder if asked.only in (None, model.id))
     serve(
-        ServedStrategy("bench", (biggest, smallest)),
+        ServedStrategy("bench", ladder),
         ServerConfig(port=0),
         on_ready=lambda url: print(url, flush=True),
     )
 
 
-def linear(name: str, weights_D: np.ndarray) -> ServedModel:
+def models(weights_D: np.ndarray, slow_s: float | None = None) -> tuple[ServedModel, ServedModel]:
+    """Return the biggest and the smallest model, whose scores differ."""
+    big, small = linear(weights_D), linear(np.round(weights_D, 2))
+    biggest = served(big if slow_s is None else Slow(big, slow_s), "biggest", mode="live")
+    return biggest, served(small, "smallest", mode="live")
+
+
+def linear(weights_D: np.ndarray) -> LinearModel:
     n = len(weights_D)
     columns = tuple(f"x{k}" for k in range(n))
-    model = LinearModel(weights_D, 0.0, np.zeros(n), np.ones(n), 0.5, columns)
-    return served(model, name, mode="live")
+    return LinearModel(weights_D, 0.0, np.zeros(n), np.ones(n), 0.5, columns)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def _zeros(body_B: Any, at: int) -> int:
 
 
 @njit(cache=True)
-def _exponent(body_B: Any, at: int) -> tuple[int, int]:
+def _exponent(body_B: Any, at: int) -> tuple[int, Any]:
     """Read the digits after an E; return where they end, or -1, and what they say."""
     is_negative = body_B[at] == ord("-")
     if body_B[at] == ord("-") or body_B[at] == ord("+"):
@@ -224,8 +224,8 @@ def _rounded(digits: Any, power: int) -> float:
         value = value * _POWERS[step] * _POWERS[power - step]
     if not _SMALLEST < value < _LARGEST:
         return -1.0
-    low_bits = np.int64(np.float64(value).view(np.uint64) & _LOW_BITS)
-    return value if abs(low_bits - _MIDDLE) > _DOUBT else -1.0
+    low_bits = np.float64(value).view(np.uint64) & _LOW_BITS
+    return value if abs(np.int64(low_bits) - _MIDDLE) > _DOUBT else -1.0
 
 
 @njit(cache=True)

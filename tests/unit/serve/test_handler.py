@@ -182,6 +182,8 @@ def test_a_row_alone_gets_the_score_of_its_model_bit_for_bit(link):
 
     scores = [fast.scores(row_ND) for row_ND in np.split(rows_ND, 200)]
 
-    np.testing.assert_array_equal(np.concatenate([s.score_N for s in scores]), model.scores(rows_ND))
+    np.testing.assert_array_equal(
+        np.concatenate([s.score_N for s in scores]), model.scores(rows_ND)
+    )
     labels = np.concatenate([s.label_N for s in scores])
     np.testing.assert_array_equal(labels, model.flags(model.scores(rows_ND)))

@@ -74,7 +74,23 @@ def test_usual_numbers_need_no_second_reading(number):
 
 @pytest.mark.parametrize(
     "number",
-    ["", "-", "+1", "01", "1.", ".5", "1e", "1e+", "nan", "inf", "1_0", "0x1", "1e39", "1 2", "--1"],
+    [
+        "",
+        "-",
+        "+1",
+        "01",
+        "1.",
+        ".5",
+        "1e",
+        "1e+",
+        "nan",
+        "inf",
+        "1_0",
+        "0x1",
+        "1e39",
+        "1 2",
+        "--1",
+    ],
 )
 def test_what_is_no_plain_number_is_left_to_the_reader_of_all_forms(number):
     assert read(number) is None
@@ -110,7 +126,9 @@ def test_other_json_is_left_to_the_reader_of_all_forms(body):
     assert plain_json_rows(body, 2, MOST) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b"1\n", b"1,2,3\n", b"1,2\n\n", b"1,2\r", b"1,2\n3\n"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\n", b"1\n", b"1,2,3\n", b"1,2\n\n", b"1,2\r", b"1,2\n3\n"]
+)
 def test_other_csv_is_left_to_the_reader_of_all_forms(body):
     rows_ND = plain_csv_rows(body, 2, MOST)
 
