@@ -2,7 +2,7 @@
 
 ``python serve_worker.py WEIGHTS.npy`` prints its URL and serves until it is told to stop. With
 ``--slow SECONDS`` the biggest model takes so much processor time for each row; ``--only NAME``
-serves one of the two alone.
+serves one of the two alone, and keeps no answers, so that equal questions cost what others do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 import numpy as np
 
 import trademl.serve.deployments  # noqa: F401  (as ``trademl serve`` holds it in memory)
+from trademl.serve.ladder import LadderPolicy
 from trademl.serve.served import ServedModel, served
 from trademl.serve.server import ServedStrategy, ServerConfig, serve
 from trademl.train.model import LinearModel
@@ -48,8 +49,9 @@ def main() -> None:
     asked = parser.parse_args()
     ladder = models(np.load(asked.weights), asked.slow)
     ladder = tuple(model for model in ladder if asked.only in (None, model.id))
+    policy = LadderPolicy() if asked.only is None else LadderPolicy(cache_max_age_s=0)
     serve(
-        ServedStrategy("bench", ladder),
+        ServedStrategy("bench", ladder, policy),
         ServerConfig(port=0),
         on_ready=lambda url: print(url, flush=True),
     )
