@@ -64,6 +64,8 @@ class Arrivals:
         for _ in range(self.n_lines):
             line = Line(socket.create_connection(("127.0.0.1", self.port), timeout=30))
             line.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            line.socket.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+            line.socket.recv(4096)  # the server has accepted it
             self._poll.register(line.socket, select.EPOLLIN)
             self._lines[line.socket.fileno()] = line
         self._idle = deque(self._lines.values())

@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from trademl.errors import ConfigError, ServeError
+from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
 from trademl.serve.handler import Handler
 from trademl.serve.live_strategy import LiveStrategy, Machine, TierChange
 from trademl.serve.metrics import CONTENT_TYPE, exposition
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
 from trademl.serve.multi_model import MultiModel
-from trademl.serve.number_text import warm_up
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.shares import Quota, Shares
@@ -63,7 +63,8 @@ class Engine:
         StoreError, ServeError
             If a model cannot be read, takes other columns than its ladder, or has no room.
         """
-        warm_up()
+        number_text.warm_up()
+        row_sum.warm_up()
         named = {asked.name: await self._open(asked) for asked in self._asked}
         self._live |= named
         multi_model = None

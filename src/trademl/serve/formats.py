@@ -108,6 +108,8 @@ def format_response(
     ('application/json', b'{"predictions":[{"score":0.4,"predicted_label":0.0}]}')
     """
     content_type = negotiate(accept)
+    if content_type == JSON and not notes and scores.score_N.shape == (1,):
+        return content_type, _one_prediction(scores)
     if content_type == RECORDIO:
         return content_type, encode_predictions(*scores)
     predictions = _predictions(scores)
@@ -126,6 +128,16 @@ def format_nothing(accept: str, notes: Mapping[str, Any]) -> tuple[str, bytes]:
     """
     content_type = negotiate(accept)
     return content_type, _dumps({"predictions": [], **notes}) if content_type == JSON else b""
+
+
+def _one_prediction(scores: Scores) -> bytes:
+    """Return the JSON of one score: the usual answer, put together without objects between."""
+    score_N, label_N = scores
+    score = _dumps(score_N)[1:-1]
+    if label_N is None:
+        return b'{"predictions":[{"score":%b}]}' % score
+    label = _dumps(label_N)[1:-1]
+    return b'{"predictions":[{"score":%b,"predicted_label":%b}]}' % (score, label)
 
 
 def _predictions(scores: Scores) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.ports import Predictor
+from trademl.serve.row_sum import sum_of_products
 from trademl.train.model import LinearModel
 
 Mode = Literal["live", "shadow"]
@@ -134,8 +135,8 @@ class _Linear:
         self, features_ND: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Do the same with scalars, of which numpy makes less fuss than of arrays of one."""
-        products_ND = np.multiply(features_ND, self._weights_D, dtype=np.float64)
-        score = np.add.reduce(products_ND, axis=None) + self._offset
+        n = len(self._weights_D)
+        score = sum_of_products(features_ND[0], self._weights_D, 0, n) + self._offset
         if self._model.link == "logistic":
             decay = np.exp(-abs(score))
             score = (1.0 if score >= 0 else decay) / (1.0 + decay)

@@ -286,3 +286,14 @@ def test_a_note_goes_under_model_in_json_alone():
     assert format_response(JSON_LINES, SCORES, {"model": note}) == format_response(
         JSON_LINES, SCORES
     )
+
+
+@pytest.mark.parametrize("score", [0.4, 1e-7, 1.0, 3e38, 0.80236197])
+def test_one_score_is_written_as_it_is_among_several(score):
+    one = Scores(np.array([score], np.float32), np.array([1.0], np.float32))
+    two = Scores(np.repeat(one.score_N, 2), np.repeat(one.label_N, 2))
+    prediction = orjson.loads(format_response(JSON, two)[1])["predictions"][0]
+
+    assert orjson.loads(format_response(JSON, one)[1]) == {"predictions": [prediction]}
+    unlabelled = format_response(JSON, Scores(one.score_N, None))[1]
+    assert orjson.loads(unlabelled) == {"predictions": [{"score": prediction["score"]}]}
