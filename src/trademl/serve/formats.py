@@ -16,6 +16,7 @@ import orjson
 
 from trademl.etl.recordio import encode_predictions
 from trademl.serve.number_text import PlainReader, plain_csv_rows, plain_json_rows
+from trademl.serve.row_sum import is_finite
 from trademl.serve.rows import (
     Features,
     RequestError,
@@ -77,7 +78,7 @@ def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
         if plain_ND is not None:
             return plain_ND
     features_ND = parse(body, feature_dim)
-    if not np.isfinite(features_ND).all():
+    if not is_finite(features_ND):
         row, column = np.argwhere(~np.isfinite(features_ND))[0] + 1
         raise RequestError(400, f"row {row}, feature {column} is not a finite float32 number")
     return features_ND

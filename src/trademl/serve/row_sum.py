@@ -1,10 +1,10 @@
-"""The score of one row before its link: compiled, and bit for bit numpy's sum of products.
+"""What takes all features of a row: whether they are finite, and their sum of products. Compiled.
 
-numpy adds in halves (pairwise summation, in blocks of 128 by eight sums): a row alone must get the
+The sum is numpy's bit for bit. numpy adds in halves (pairwise summation, in blocks of 128 by eight sums): a row alone must get the
 score that it gets in a batch, so the order is the same here. Without numpy's own machinery around
 605 products, which costs more than they do.
 
-Shape letters: D feature columns.
+Shape letters: N rows, D feature columns.
 """
 
 from __future__ import annotations
@@ -43,8 +43,25 @@ def sum_of_products(row_D: Any, weights_D: Any, start: int, n: int) -> float:
     return total
 
 
+@njit(cache=True)
+def is_finite(rows_ND: Any) -> bool:
+    """Return whether no feature is infinite or NaN.
+
+    Examples
+    --------
+    >>> is_finite(np.float32([[1, 2]])), is_finite(np.float32([[1, np.inf]]))
+    (True, False)
+    """
+    n_not = 0
+    for row_D in rows_ND:
+        for feature in row_D:
+            n_not += not np.isfinite(feature)
+    return n_not == 0
+
+
 def warm_up() -> None:
     """Compile, or load what was compiled before, for rows of our own and for those of a body."""
     weights_D = np.zeros(1)
     for row_D in (np.zeros(1, np.float32), np.frombuffer(bytes(4), np.float32)):
         sum_of_products(row_D, weights_D, 0, 1)
+        is_finite(row_D.reshape(1, 1))
