@@ -195,14 +195,14 @@ def _zeros(body_B: Any, at: int) -> int:
 
 
 @njit(cache=True)
-def _exponent(body_B: Any, at: int) -> tuple[int, Any]:
+def _exponent(body_B: Any, at: int) -> tuple[int, int]:
     """Read the digits after an E; return where they end, or -1, and what they say."""
     is_negative = body_B[at] == ord("-")
     if body_B[at] == ord("-") or body_B[at] == ord("+"):
         at += 1
     first, power = at, 0
     while ord("0") <= body_B[at] <= ord("9") and at - first < 4:
-        power = power * 10 + np.int64(body_B[at] - ord("0"))
+        power = power * 10 + int(body_B[at] - ord("0"))
         at += 1
     if at == first:
         return _NOT_PLAIN, 0
