@@ -1,8 +1,8 @@
 """What takes all features of a row: whether they are finite, and their sum of products. Compiled.
 
 The sum is numpy's bit for bit. numpy adds in halves (pairwise summation, in blocks of 128 by eight
-sums): a row alone must get the score that it gets in a batch, so the order is the same here. numpy's
-own machinery around 605 products costs more than they do.
+sums). A row alone must get the score that it gets in a batch, so the order is the same here. What
+numpy does around 605 products costs more than they do.
 
 Shape letters: N rows, D feature columns.
 """

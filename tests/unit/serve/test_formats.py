@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trademl.serve import number_text, row_sum
 from trademl.serve.formats import format_response, negotiate, parse_request
 from trademl.serve.rows import MAX_ROWS, RequestError
 from trademl.serve.served import Scores
@@ -26,6 +27,13 @@ SPARSE_RECORD = bytes.fromhex(
     "0a23d7ce33000000 0a1d0a0676616c756573 121312110a08 0000a040 0000e040 12020103 1a0104"
     "12120a0676616c756573120812060a040000803f 00"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    """Compile before the first example, which hypothesis would find too slow."""
+    number_text.warm_up()
+    row_sum.warm_up()
 
 
 def rows(content_type: str, body: bytes, feature_dim: int = 3) -> list[list[float]]:

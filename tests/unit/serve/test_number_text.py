@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from trademl.serve import number_text, row_sum
 from trademl.serve.number_text import plain_csv_rows, plain_json_rows
 
 MOST = 100
@@ -20,6 +21,13 @@ DECIMALS = st.builds(
     st.from_regex(r"[0-9]{1,12}", fullmatch=True),
     st.integers(-60, 40),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    """Compile before the first example, which hypothesis would find too slow."""
+    number_text.warm_up()
+    row_sum.warm_up()
 
 
 def read(number):
