@@ -13,7 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NOT_BENCHMARKS = {"harness.py", "run_all.py", "parallel_ranks.py"}
+NOT_BENCHMARKS = {
+    *("harness.py", "run_all.py", "parallel_ranks.py"),
+    *("serve_arrivals.py", "serve_load.py", "serve_worker.py"),
+}
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from trademl.errors import ConfigError, ServeError
+from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
 from trademl.serve.handler import Handler
 from trademl.serve.live_strategy import LiveStrategy, Machine, TierChange
@@ -62,6 +63,8 @@ class Engine:
         StoreError, ServeError
             If a model cannot be read, takes other columns than its ladder, or has no room.
         """
+        number_text.warm_up()
+        row_sum.warm_up()
         named = {asked.name: await self._open(asked) for asked in self._asked}
         self._live |= named
         multi_model = None

@@ -15,9 +15,12 @@ import numpy as np
 import orjson
 
 from trademl.etl.recordio import encode_predictions
+from trademl.serve.number_text import PlainReader, plain_csv_rows, plain_json_rows
+from trademl.serve.row_sum import is_finite
 from trademl.serve.rows import (
     Features,
     RequestError,
+    most_rows,
     rows_from_csv,
     rows_from_json,
     rows_from_json_lines,
@@ -37,6 +40,7 @@ _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
     JSON_LINES: rows_from_json_lines,
     RECORDIO: rows_from_recordio,
 }
+_PLAIN_READERS: dict[str, PlainReader] = {CSV: plain_csv_rows, JSON: plain_json_rows}
 
 
 def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
@@ -68,9 +72,13 @@ def parse_request(content_type: str, body: bytes, feature_dim: int) -> Features:
     >>> parse_request("text/csv", b"1,2\n3,4\n", 2).tolist()
     [[1.0, 2.0], [3.0, 4.0]]
     """
-    parse = _parser_of(content_type)
+    parse, read_plain = _readers_of(content_type)
+    if read_plain is not None:
+        plain_ND = read_plain(body, feature_dim, most_rows(feature_dim))
+        if plain_ND is not None:
+            return plain_ND
     features_ND = parse(body, feature_dim)
-    if not np.isfinite(features_ND).all():
+    if not is_finite(features_ND):
         row, column = np.argwhere(~np.isfinite(features_ND))[0] + 1
         raise RequestError(400, f"row {row}, feature {column} is not a finite float32 number")
     return features_ND
@@ -101,6 +109,8 @@ def format_response(
     ('application/json', b'{"predictions":[{"score":0.4,"predicted_label":0.0}]}')
     """
     content_type = negotiate(accept)
+    if content_type == JSON and not notes and scores.score_N.shape == (1,):
+        return content_type, _one_prediction(scores)
     if content_type == RECORDIO:
         return content_type, encode_predictions(*scores)
     predictions = _predictions(scores)
@@ -119,6 +129,16 @@ def format_nothing(accept: str, notes: Mapping[str, Any]) -> tuple[str, bytes]:
     """
     content_type = negotiate(accept)
     return content_type, _dumps({"predictions": [], **notes}) if content_type == JSON else b""
+
+
+def _one_prediction(scores: Scores) -> bytes:
+    """Return the JSON of one score: the usual answer, put together without objects between."""
+    score_N, label_N = scores
+    score = _dumps(score_N)[1:-1]
+    if label_N is None:
+        return b'{"predictions":[{"score":%b}]}' % score
+    label = _dumps(label_N)[1:-1]
+    return b'{"predictions":[{"score":%b,"predicted_label":%b}]}' % (score, label)
 
 
 def _predictions(scores: Scores) -> list[dict[str, Any]]:
@@ -155,7 +175,7 @@ def _weighed(choice: str) -> tuple[float, str]:
 
 
 @lru_cache(maxsize=256)
-def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
+def _readers_of(content_type: str) -> tuple[Callable[[bytes, int], Features], PlainReader | None]:
     name, *parameters = (part.strip().lower() for part in content_type.split(";"))
     if name not in _PARSERS:
         found = shown(name) if name else "missing"
@@ -166,7 +186,7 @@ def _parser_of(content_type: str) -> Callable[[bytes, int], Features]:
             raise RequestError(
                 400, f"{shown(parameter)}: send rows without their label, label_size=0"
             )
-    return _PARSERS[name]
+    return _PARSERS[name], _PLAIN_READERS.get(name)
 
 
 def _dumps(value: Any) -> bytes:

@@ -98,10 +98,11 @@ class Handler:
         return answer
 
     def _strategy(self, request: Request) -> LiveStrategy:
-        name = request.header(b"x-trademl-strategy") or request.header(
+        given = request.headers.get(b"x-trademl-strategy") or request.headers.get(
             b"x-amzn-sagemaker-target-variant"
         )
-        strategy = self._strategies.get(name) if name else self._default
+        name = given.decode("latin-1") if given else ""
+        strategy = self._strategies.get(name) if given else self._default
         if strategy is None:
             known = ", ".join(self._strategies) or "none"
             raise RequestError(404, f"no strategy {shown(name)}: this server has {known}")

@@ -121,7 +121,7 @@ def choose(
     in_time = [r.is_ready and r.wait_s + r.cost_s <= left_s for r in rungs]
     for model in range(level, n):
         if in_time[model] and rungs[model].wait_s <= patience_s:
-            return Choice(model, model, _why_fresh(level, model))
+            return Choice(model, model, why_fresh(level, model))
     if has_cached:
         return Choice(n, -1, "busy")
     for model in reversed(range(n)):
@@ -130,7 +130,8 @@ def choose(
     return Choice(n + 2, -1, "no model can answer before the deadline")
 
 
-def _why_fresh(level: int, model: int) -> str:
+def why_fresh(level: int, model: int) -> str:
+    """Return the reason that goes with a model's fresh answer, of a strategy on a level."""
     if model == 0:
         return "normal"
     return "load" if model == level else "busy"

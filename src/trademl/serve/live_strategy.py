@@ -31,6 +31,7 @@ from trademl.serve.ladder import (
     choose,
     next_standing,
     tier_names,
+    why_fresh,
 )
 from trademl.serve.messages import Answer, Request, failure
 from trademl.serve.model_pool import Held, ModelPool
@@ -158,9 +159,10 @@ class LiveStrategy:
         question = self._read(request, wants, deadline_s)
         if reason := wants.staleness(self._freshness, self._machine.wall_ns()):
             return self._abstain(request, wants, reason, is_stale=True)
-        first = self.ladder[0]
-        if self.standing.level == 0 and first.model is not None and first.row_s < INLINE_S:
-            return self._compute(question, first, Choice(0, 0, "normal"))
+        if (level := self.standing.level) < len(self.ladder):
+            held = self.ladder[level]
+            if held.model is not None and held.row_s < INLINE_S:  # nothing to choose
+                return self._compute(question, held, Choice(level, level, why_fresh(level, level)))
         return self._descend(question)
 
     def _read(self, request: Request, wants: Wants, deadline_s: float) -> _Question:

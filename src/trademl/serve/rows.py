@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from trademl.errors import DataError, ServeError
-from trademl.etl.recordio import decode_records
+from trademl.etl.recordio import decode_records, encode_records
 
 # A small body can name many rows (sparse ones, or very short ones): what they would grow to is
 # bounded too, to 64 MiB of features and an answer of about the largest body.
@@ -94,12 +95,27 @@ def rows_from_json_lines(body: bytes, feature_dim: int) -> Features:
 
 
 def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
+    head, tail = _around_features(feature_dim)
+    is_one = len(body) == len(head) + 4 * feature_dim + len(tail)
+    if is_one and body.startswith(head) and body.endswith(tail):
+        row_D: Features = np.frombuffer(body, np.float32, feature_dim, len(head))
+        return row_D.reshape(1, feature_dim)
     _check_size(body.count(_RECORD_MAGIC), feature_dim)
     try:
         features_ND, _ = decode_records(body, feature_dim=feature_dim)
     except DataError as error:
         _refuse(str(error))
     return features_ND
+
+
+@lru_cache(maxsize=16)
+def _around_features(feature_dim: int) -> tuple[bytes, bytes]:
+    """Return the bytes of a record before and behind its features, where it has no label."""
+    features_ND = np.full((1, feature_dim), np.float32(np.nan))
+    record = encode_records(features_ND)
+    head, found, tail = record.partition(features_ND.tobytes())
+    assert found  # noqa: S101  (a record holds its features as they are)
+    return head, tail
 
 
 def _lines(body: bytes, feature_dim: int) -> list[bytes]:

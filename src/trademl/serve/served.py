@@ -6,12 +6,14 @@ Shape letters: N rows, D feature columns, K classes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.ports import Predictor
+from trademl.serve.row_sum import sum_of_products
 from trademl.train.model import LinearModel
 
 Mode = Literal["live", "shadow"]
@@ -125,12 +127,23 @@ class _Linear:
         self, features_ND: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if len(features_ND) == 1:
-            products_ND = np.multiply(features_ND, self._weights_D, dtype=np.float64)
-            logit_N = np.add.reduce(products_ND, axis=1) + self._offset
-            score_N = self._model.scores_of(logit_N)
-        else:
-            score_N = self._model.scores(features_ND)
+            return self._predict_one(features_ND)
+        score_N = self._model.scores(features_ND)
         return score_N, (score_N >= self._threshold).astype(np.float32)
+
+    def _predict_one(
+        self, features_ND: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Do the same with scalars, of which numpy makes less fuss than of arrays of one."""
+        n = len(self._weights_D)
+        score = sum_of_products(features_ND[0], self._weights_D, 0, n) + self._offset
+        if self._model.link == "logistic":
+            decay = np.exp(-abs(score))
+            score = (1.0 if score >= 0 else decay) / (1.0 + decay)
+        pair = np.empty(2, np.float32)
+        pair[0] = score
+        pair[1] = pair[0] >= self._threshold
+        return pair[:1], pair[1:]
 
 
 def _standing_headers(model: ServedModel) -> bytes:
@@ -147,6 +160,7 @@ def _standing_headers(model: ServedModel) -> bytes:
     )
 
 
+@lru_cache(maxsize=256)
 def header_text(value: str) -> bytes:
     """Return a text as one header line can hold it."""
     ascii_only = value.encode("ascii", "replace")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trademl.serve import number_text, row_sum
 from trademl.serve.formats import format_response, negotiate, parse_request
 from trademl.serve.rows import MAX_ROWS, RequestError
 from trademl.serve.served import Scores
@@ -26,6 +27,13 @@ SPARSE_RECORD = bytes.fromhex(
     "0a23d7ce33000000 0a1d0a0676616c756573 121312110a08 0000a040 0000e040 12020103 1a0104"
     "12120a0676616c756573120812060a040000803f 00"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled():
+    """Compile before the first example, which hypothesis would find too slow."""
+    number_text.warm_up()
+    row_sum.warm_up()
 
 
 def rows(content_type: str, body: bytes, feature_dim: int = 3) -> list[list[float]]:
@@ -286,3 +294,14 @@ def test_a_note_goes_under_model_in_json_alone():
     assert format_response(JSON_LINES, SCORES, {"model": note}) == format_response(
         JSON_LINES, SCORES
     )
+
+
+@pytest.mark.parametrize("score", [0.4, 1e-7, 1.0, 3e38, 0.80236197])
+def test_one_score_is_written_as_it_is_among_several(score):
+    one = Scores(np.array([score], np.float32), np.array([1.0], np.float32))
+    two = Scores(np.repeat(one.score_N, 2), np.repeat(one.label_N, 2))
+    prediction = orjson.loads(format_response(JSON, two)[1])["predictions"][0]
+
+    assert orjson.loads(format_response(JSON, one)[1]) == {"predictions": [prediction]}
+    unlabelled = format_response(JSON, Scores(one.score_N, None))[1]
+    assert orjson.loads(unlabelled) == {"predictions": [{"score": prediction["score"]}]}

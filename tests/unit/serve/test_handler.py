@@ -169,3 +169,21 @@ def test_only_an_accepted_linear_model_is_live_by_itself(status, mode):
 def test_impossible_settings_are_refused_by_name(setting):
     with pytest.raises(ConfigError, match=next(iter(setting))):
         ServerConfig(**setting)
+
+
+@pytest.mark.parametrize("link", ["logistic", "identity"])
+def test_a_row_alone_gets_the_score_of_its_model_bit_for_bit(link):
+    rng = np.random.default_rng(3)
+    weights_D, mean_D, scale_D = rng.normal(0, 0.1, (3, 605))
+    columns = tuple(map(str, range(605)))
+    model = LinearModel(weights_D, 0.1, mean_D, np.abs(scale_D) + 1, 0.5, columns, link)
+    rows_ND = rng.normal(0, 10, (200, 605)).astype(np.float32)
+    fast = served(model, "m")
+
+    scores = [fast.scores(row_ND) for row_ND in np.split(rows_ND, 200)]
+
+    np.testing.assert_array_equal(
+        np.concatenate([s.score_N for s in scores]), model.scores(rows_ND)
+    )
+    labels = np.concatenate([s.label_N for s in scores])
+    np.testing.assert_array_equal(labels, model.flags(model.scores(rows_ND)))
