@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, delete, event, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, delete, event, inspect, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -145,19 +145,27 @@ def migrate(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
+    known = {script.revision for script in scripts.walk_revisions()}
+    newest = scripts.get_current_head()
+
+    def found(connection: Connection) -> str | None:
+        options = {"version_table": VERSION_TABLE}
+        return MigrationContext.configure(connection, opts=options).get_current_revision()
+
     with engine.begin() as connection:
-        if engine.dialect.name == "sqlite":  # it alters a table by making it anew
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-        context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        found, newest = context.get_current_revision(), scripts.get_current_head()
-        if found == newest:
+        if (revision := found(connection)) == newest:
             return
-        if found is not None and found not in {
-            script.revision for script in scripts.walk_revisions()
-        }:
+        if engine.dialect.name == "sqlite":
+            # It alters a table by making it anew. Its driver opens no transaction for DDL by
+            # itself: without one, a full disk would leave half of the tables behind.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if (revision := found(connection)) == newest:  # another process was first
+                return
+        if revision is not None and revision not in known:
             raise SchemaError(
-                f"{engine.url.render_as_string()} is at schema {found}, newer than this trademl's "
-                f"{newest}: upgrade trademl, or choose another --workspace"
+                f"{engine.url.render_as_string()} is at schema {revision}, newer than this "
+                f"trademl's {newest}: upgrade trademl, or choose another --workspace"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -7,9 +7,11 @@ import sqlite3
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, event, inspect
+from sqlalchemy.pool import NullPool
 
 from trademl.errors import SchemaError, StoreError
-from trademl.ledger import Ledger, tables
+from trademl.ledger import Ledger, database, tables
 from trademl.ledger.database import VERSION_TABLE
 
 OPTUNA = {"study", "trial", "version_info", "alembic_version"}
@@ -163,3 +165,15 @@ def test_trades_survive_the_way_to_full_columns_and_back(path):
             (1.0, 0.9)
         ]
     engine.dispose()
+
+
+def test_a_disk_that_fills_during_migrations_leaves_no_table_behind(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    small = create_engine(url, poolclass=NullPool)
+    event.listen(small, "connect", lambda made, _: made.execute("PRAGMA max_page_count=30"))
+    monkeypatch.setattr(database, "open_engine", lambda _url: small)
+    with pytest.raises(StoreError, match="free some space"):
+        Ledger(url)
+    monkeypatch.undo()
+    with small.connect() as connection:
+        assert inspect(connection).get_table_names() == []
