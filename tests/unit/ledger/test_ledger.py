@@ -10,7 +10,7 @@ from alembic.migration import MigrationContext
 
 from trademl.errors import SchemaError, StoreError
 from trademl.ledger import Ledger, tables
-from trademl.ledger.database import VERSION_TABLE
+from trademl.ledger.schema import VERSION_TABLE
 
 OPTUNA = {"study", "trial", "version_info", "alembic_version"}
 
@@ -107,7 +107,8 @@ def test_the_first_schema_is_brought_up_to_date_and_back(path):
     from alembic.config import Config
     from sqlalchemy import inspect
 
-    from trademl.ledger.database import MIGRATIONS, open_engine
+    from trademl.ledger.connections import open_engine
+    from trademl.ledger.schema import MIGRATIONS
 
     engine = open_engine(f"sqlite:///{path}")
     config = Config()
@@ -129,7 +130,8 @@ def test_trades_survive_the_way_to_full_columns_and_back(path):
     from alembic import command
     from alembic.config import Config
 
-    from trademl.ledger.database import MIGRATIONS, open_engine
+    from trademl.ledger.connections import open_engine
+    from trademl.ledger.schema import MIGRATIONS
 
     engine = open_engine(f"sqlite:///{path}")
     config = Config()
