@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -274,14 +273,6 @@ def test_a_newer_schema_is_named(empty, tmp_path):
     with pytest.raises(SchemaError, match=r"schema 9999, newer than this trademl's"):
         Ledger(empty)
     assert ledger_status(tmp_path, Database(empty)).state == "newer"
-
-
-def test_processes_that_make_the_tables_together_make_them_once(empty):
-    with ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: Ledger(empty), range(4)))
-    assert all(ledger.rows(tables.Run) == [] for ledger in made)
-    for ledger in made:
-        ledger.close()
 
 
 def test_a_password_that_was_changed_is_fetched_again(server, url, tmp_path):

@@ -6,6 +6,9 @@ MySQL or MariaDB is tried where ``TRADEML_TEST_MYSQL_URL`` names an empty databa
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from threading import Barrier
 
 import pytest
 from alembic import command
@@ -92,6 +95,48 @@ def test_many_trades_come_back_as_they_were_written(url):
     assert [{name: getattr(t, name) for name in rows[0]} for t in found] == rows
     with ledger.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM trades")) == len(rows)
+    ledger.close()
+
+
+def test_processes_that_make_the_tables_together_make_them_once(url):
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: Ledger(url), range(4)))
+    assert all(ledger.rows(tables.Run) == [] for ledger in made)
+    for ledger in made:
+        ledger.close()
+
+
+def test_backtests_that_are_written_at_once_do_not_block_each_other(url):
+    ledger = Ledger(url)
+    together = Barrier(2)
+
+    def write(name):
+        row = tables.Backtest(id=name, engines=[], metrics={}, path="/p")
+        for _ in range(5):
+            together.wait(30)
+            ledger.replace(row, (tables.Trade, "backtest_id", [trade(k) for k in range(200)]))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, ("a", "b")))
+    assert len(ledger.rows(tables.Trade)) == 400
+    ledger.close()
+
+
+def test_times_are_kept_to_the_microsecond(url):
+    ledger = Ledger(url)
+    began = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    ledger.record(tables.Run(id=1, strategy="s", started_at=began, status="done", artifacts={}))
+    (row,) = ledger.rows(tables.Run)
+    assert row.started_at.replace(tzinfo=UTC) == began
+    ledger.close()
+
+
+def test_what_was_written_is_written_again_over_itself(url):
+    ledger = Ledger(url)
+    row = tables.Backtest(id="b", engines=["compiled"], metrics={"n": 2}, path="/p")
+    for _ in range(2):
+        ledger.replace(row, (tables.Trade, "backtest_id", [trade(0), trade(1)]))
+    assert [t.number for t in ledger.rows(tables.Trade)] == [0, 1]
     ledger.close()
 
 

@@ -57,7 +57,7 @@ def upgrade(
 
     settings = _settings(config, workspace)
     before = upgrade_ledger(settings.workspace, settings.strategy.ledger)
-    name = str(settings.strategy.ledger)
+    name = str(settings.strategy.ledger.at(settings.workspace.resolve()))
     was = "empty" if before.found is None else f"at schema {before.found}"
     done = f"now at {before.newest}" if before.missing else "which is the newest: nothing to do"
     result = {"id": name, "from": before.found, "to": before.newest, "applied": before.missing}
@@ -75,7 +75,7 @@ def flush(
 
     settings = _settings(config, workspace)
     drained = flush_ledger(settings.workspace, settings.strategy.ledger)
-    name = str(settings.strategy.ledger)
+    name = str(settings.strategy.ledger.at(settings.workspace.resolve()))
     lines = [f"{name}: {drained.n_written} results written, {len(drained.refused)} refused"]
     result = {"id": name, "n_written": drained.n_written, "refused": drained.refused}
     emit(result, as_json=json, lines=[*lines, *(f"  {reason}" for reason in drained.refused)])

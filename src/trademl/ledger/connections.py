@@ -46,7 +46,12 @@ def open_engine(where: str | Database) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
     return create_engine(
-        database.url, creator=connector(database), hide_parameters=True, pool_pre_ping=True
+        database.url,
+        creator=connector(database),
+        hide_parameters=True,
+        pool_pre_ping=True,
+        # MySQL's default locks the gaps that rows are written into: two backtests would block
+        isolation_level="READ COMMITTED",
     )
 
 

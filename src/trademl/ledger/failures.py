@@ -13,13 +13,15 @@ from trademl.errors import AwayError, StoreError
 from trademl.ledger.databases import shown
 
 MIN_FREE_BYTES = 2**20  # with less, SQLite cannot even map its shared memory
-# SQLSTATE: lost, stopping, starting, full; 25006 is a standby before it is promoted
-_AWAY_STATES = ("08", "57P01", "57P02", "57P03", "53300", "25006")
-# Too many connections, stopping, network, lost; 1290 and 1836 are a replica that is read only
+# SQLSTATE: lost, stopping, starting; disk, memory or connections used up; 40 is a deadlock, and
+# 25006 a standby before it is promoted
+_AWAY_STATES = ("08", "57P01", "57P02", "57P03", "53", "40", "25006")
+# Used up, stopping, network, lost; 1205 and 1213 are a deadlock, 1290 and 1836 a read-only replica
 _AWAY_NUMBERS = {
-    *(1040, 1053, 1152, 1158, 1159, 1160, 1161, 1290, 1836),
+    *(1021, 1040, 1053, 1152, 1158, 1159, 1160, 1161, 1205, 1213, 1290, 1836),
     *(2002, 2003, 2006, 2013, 2055, 4031),
 }
+_FULL = ("No space left", "full")
 _BETWEEN_TWO_STATES = (
     *("starting up", "shutting down", "recovery mode", "not yet accepting connections"),
     *("too many", "remaining connection slots", "administrator command"),
@@ -77,6 +79,8 @@ def is_refused(error: Exception) -> bool:
 def _advice(url: str, error: DBAPIError) -> str:
     reason = str(error.orig)
     if is_away(error):
+        if any(words in reason for words in _FULL):
+            return "the server's disk is full: free some space there and run again"
         return "check that it runs and can be reached, then try again; finished steps are kept"
     if error.orig is not None and is_refused(Exception(reason)):
         return "check the user of ledger.url, and ledger.password_from"

@@ -97,6 +97,24 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         Ledger(f"sqlite:///{tmp_path}/nowhere/ledger.db")
 
 
+def test_a_change_of_the_schema_is_whole_or_absent(path, monkeypatch):
+    from alembic import command
+
+    true = command.upgrade
+
+    def die(config, revision):
+        true(config, revision)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "upgrade", die)
+    with pytest.raises(KeyboardInterrupt):
+        Ledger(f"sqlite:///{path}")
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == []
+    monkeypatch.undo()
+    Ledger(f"sqlite:///{path}").close()
+
+
 def test_no_table_clashes_with_those_of_optuna():
     ours = set(tables.Base.metadata.tables)
     assert not {t for t in ours if t.startswith(("study", "studies", "trial")) or t in OPTUNA}
