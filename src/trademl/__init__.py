@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trademl.backtest.score_rule import sweep_scores, trade_scores
     from trademl.backtest.strategy_jobs import backtest_file
     from trademl.backtest.walk_forward import backtest_walk_forward
-    from trademl.config import Settings, load_settings
+    from trademl.config import Settings, load_settings, open_workspace
     from trademl.etl.adopt import open_dataset
     from trademl.etl.build import build_features
     from trademl.etl.dataset import Split, load_split
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from trademl.ingest.bar_files import read_bars
     from trademl.ingest.replay import export, replay
     from trademl.ingest.simulated import SimulatedMarket, simulate, write_simulation
-    from trademl.ledger import Ledger
+    from trademl.ledger import Database, Ledger
     from trademl.market.bars import Bars, settle_on_bars
     from trademl.market.costs import Costs
     from trademl.market.fills import settle
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from trademl.market.quotes import Quotes
     from trademl.monitor.tear_sheet import write_tear_sheet
     from trademl.pipeline.allocate import allocate
+    from trademl.pipeline.ledger_upkeep import flush_ledger, ledger_status, upgrade_ledger
     from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
@@ -77,6 +78,7 @@ _HOME = {
     "AwsConfig": "aws.settings",
     "Bars": "market.bars",
     "Costs": "market.costs",
+    "Database": "ledger",
     "FeatureRecipe": "etl.recipe",
     "Fold": "etl.folds",
     "Ledger": "ledger",
@@ -111,9 +113,11 @@ _HOME = {
     "fit": "train.linear_learner",
     "fit_control": "train.control",
     "fit_together": "train.linear_learner",
+    "flush_ledger": "pipeline.ledger_upkeep",
     "gate_model": "train.verdicts",
     "inspect_dataset": "etl.summary",
     "launch_torchrun": "aws.torchrun",
+    "ledger_status": "pipeline.ledger_upkeep",
     "load_model": "aws.model_files",
     "load_network": "train.network_file",
     "load_settings": "config",
@@ -121,6 +125,7 @@ _HOME = {
     "model_card": "train.card",
     "open_dataset": "etl.adopt",
     "open_recordio": "etl.record_file",
+    "open_workspace": "config",
     "plan_hosting": "aws.hosted",
     "plan_on_ec2": "aws.hosted",
     "plan_training": "aws.plan",
@@ -155,6 +160,7 @@ _HOME = {
     "train_on_sagemaker": "aws.jobs",
     "tune_dataset": "train.jobs",
     "tune_on_sagemaker": "aws.jobs",
+    "upgrade_ledger": "pipeline.ledger_upkeep",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
     "write_recordio": "etl.recordio",

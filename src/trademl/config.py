@@ -2,7 +2,8 @@
 
 A strategy file is TOML with one table for each section of `trademl.pipeline.strategy.Strategy`.
 The environment sets ``TRADEML_<SECTION>__<KEY>``, for example ``TRADEML_ORDERS__INTERVAL_S=5``,
-``TRADEML_SEED`` and ``TRADEML_WORKSPACE``. This is the only module that reads the environment.
+``TRADEML_SEED``, ``TRADEML_LEDGER_URL`` and ``TRADEML_WORKSPACE``. This is the only module that
+reads the environment.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -21,10 +22,13 @@ import msgspec
 
 from trademl.errors import ConfigError
 from trademl.ingest.sources import SAMPLE
+from trademl.ledger import Database
 from trademl.pipeline.strategy import Strategy
+from trademl.pipeline.workspace import Workspace
 
 ENV_PREFIX = "TRADEML_"
 SEED_VARIABLE = f"{ENV_PREFIX}SEED"  # the one setting outside a section that a container needs
+_ALSO = {SEED_VARIABLE: "seed", f"{ENV_PREFIX}LEDGER_URL": "ledger.url"}
 DEFAULT_FILE = "strategy.toml"
 DEFAULT_WORKSPACE = "trademl-workspace"
 BUNDLED_TUNING = "the bundled tuning job"
@@ -58,6 +62,7 @@ def load_settings(
     workspace: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    ledger_of: Path | None = None,
 ) -> Settings:
     """Resolve a strategy.
 
@@ -71,6 +76,8 @@ def load_settings(
         Dotted key to value, for example ``{"feed.timezone": "UTC"}``; None values are passed over.
     environ : mapping, optional
         The environment; the process's own by default.
+    ledger_of : Path, optional
+        Strategy file of which ``[ledger]`` alone is read, where ``file`` is None.
 
     Raises
     ------
@@ -79,6 +86,9 @@ def load_settings(
     """
     environ = os.environ if environ is None else environ
     origin = dict(_defaults())
+    if file is None and ledger_of is not None:
+        found = _beside(ledger_of, _from_file(ledger_of, sections={"ledger"}))
+        origin |= {key: setting for key, setting in found.items() if key.startswith("ledger.")}
     if file is not None:
         origin |= _beside(file, _from_file(file))
     origin |= _from_environment(environ)
@@ -86,7 +96,21 @@ def load_settings(
     origin |= {_known(key, "flags"): Setting(value, "flag") for key, value in given.items()}
     origin["tuning"] = _tuning_job(origin["tuning"], file)
     root = workspace or Path(environ.get(f"{ENV_PREFIX}WORKSPACE", DEFAULT_WORKSPACE))
-    return Settings(_build(origin), root.expanduser(), origin)
+    strategy = _build(origin)
+    origin["ledger.url"] = replace(origin["ledger.url"], value=_shown_url(strategy.ledger))
+    strategy = replace(strategy, ledger=strategy.ledger.with_password(environ))
+    return Settings(strategy, root.expanduser(), origin)
+
+
+def open_workspace(settings: Settings) -> Workspace:
+    """Open the workspace of settings, with the ledger that they name; a context manager.
+
+    Raises
+    ------
+    StoreError
+        See `trademl.Workspace`.
+    """
+    return Workspace(settings.workspace, settings.strategy.ledger)
 
 
 def find_strategy_file(file: Path | None) -> Path:
@@ -142,7 +166,13 @@ def _defaults() -> dict[str, Setting]:
     return found
 
 
-def _from_file(path: Path) -> dict[str, Setting]:
+def _shown_url(database: Database) -> str:
+    """Return the URL as it may be printed, empty where the ledger is the workspace's own file."""
+    return str(database) if database.url else ""
+
+
+def _from_file(path: Path, *, sections: Collection[str] | None = None) -> dict[str, Setting]:
+    """Return the settings of a file; of some sections alone, whatever the others say."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -151,6 +181,8 @@ def _from_file(path: Path) -> dict[str, Setting]:
         raise ConfigError(f"{path}: is not valid TOML: {error}") from error
     found: dict[str, Setting] = {}
     for key, value in document.items():
+        if sections is not None and key not in sections:
+            continue
         if key in _sections() and isinstance(value, dict):
             for name, inner in value.items():
                 found[_known(f"{key}.{name}", str(path))] = Setting(inner, str(path))
@@ -170,13 +202,17 @@ def _beside(file: Path, found: dict[str, Setting]) -> dict[str, Setting]:
         )
     if (factors := found.get("allocation.factors", Setting("", ""))).value:
         found["allocation.factors"] = Setting(str(file.parent / str(factors.value)), factors.source)
+    if (trusted := found.get("ledger.ca_file", Setting("", ""))).value:
+        found["ledger.ca_file"] = Setting(str(file.parent / str(trusted.value)), trusted.source)
     return found
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Setting]:
     found: dict[str, Setting] = {}
     for name, text in environ.items():
-        if name.startswith(ENV_PREFIX) and ("__" in name or name == SEED_VARIABLE):
+        if name in _ALSO:
+            found[_ALSO[name]] = Setting(_scalar(text), name)
+        elif name.startswith(ENV_PREFIX) and "__" in name:
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1)
             found[_known(key, f"environment variable {name}")] = Setting(_scalar(text), name)
     return found

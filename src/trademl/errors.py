@@ -6,7 +6,8 @@ TrademlError
 ├── DataError        a file or a recording cannot be used as it is
 │   └── CodecError   a binary file is damaged: the message names record and byte offset
 ├── StoreError       an artifact or a database cannot be read or written
-│   ├── SchemaError  the database was written by a newer trademl
+│   ├── AwayError    a database cannot be reached now; the same may succeed in a minute
+│   ├── SchemaError  the database was written by another version of trademl
 │   ├── LockedError  another run holds the workspace
 │   └── RegistryError  a model cannot be promoted or taken back
 ├── TrainError       a training job cannot start or did not converge to a finite model
@@ -48,8 +49,12 @@ class StoreError(TrademlError):
     """An artifact or a database cannot be read or written."""
 
 
+class AwayError(StoreError):
+    """A database cannot be reached now; the same may well succeed in a minute."""
+
+
 class SchemaError(StoreError):
-    """The database was written by a newer version of trademl."""
+    """The database was written by another version of trademl."""
 
 
 class LockedError(StoreError):
@@ -92,6 +97,7 @@ EXTRAS = {
     "monitor": ("matplotlib", "jinja2"),
     "aws": ("boto3",),
     "sagemaker": ("sagemaker",),
+    "servers": ("psycopg", "pymysql"),
 }
 
 

@@ -163,3 +163,43 @@ class Broker(Protocol):
         str
             The cursor to go on from.
         """
+
+
+@dataclass(frozen=True)
+class Login:
+    """Where a password is for: a server's host and port, and the user of the address, if any."""
+
+    host: str
+    port: int
+    user: str
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """How to get into a database now; the user is None where the source knows none."""
+
+    password: str = field(repr=False)
+    user: str | None = None
+
+
+class SecretSource(Protocol):
+    """Knows the password of a database, which may change while a program runs.
+
+    It is asked before every connection that is opened, from any thread.
+    """
+
+    def credentials(self, *, renewed: bool = False) -> Credentials:
+        """Return user and password.
+
+        Parameters
+        ----------
+        renewed : bool
+            Ask where they come from, not what was kept: the last ones were refused.
+
+        Raises
+        ------
+        ConfigError
+            If there is no password where one was expected.
+        CloudError
+            If it could not be asked for.
+        """

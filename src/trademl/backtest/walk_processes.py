@@ -59,7 +59,7 @@ def learn_windows(
         "settings": asdict(settings),
         "batch": str(artifact.path),
         "store": str(store.root),
-        "ledger": ledger.url,
+        "ledger": asdict(ledger.database),
     }
     with _processes(json.dumps(job), n) as ask:
         found = []
@@ -85,13 +85,10 @@ def _learn_here(
 
 def _make_tables(ledger: Ledger) -> None:
     """Let Optuna make its tables once: processes that make them together would clash."""
-    import optuna
+    from trademl.train.study import open_storage, study_errors
 
-    from trademl.train.study import study_errors
-
-    with study_errors(ledger.url):
-        held = optuna.storages.RDBStorage(ledger.url)
-        held.engine.dispose()
+    with study_errors(ledger.database):
+        open_storage(ledger.database).engine.dispose()
 
 
 class _Ask:

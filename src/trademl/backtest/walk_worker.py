@@ -19,7 +19,7 @@ from typing import Any
 from trademl.backtest.walk_windows import LearnSettings, learn_window, plan_windows
 from trademl.errors import DataError, TrademlError, TrainError
 from trademl.ingest.batch import read_batch
-from trademl.ledger import Ledger
+from trademl.ledger import Database, Ledger
 from trademl.store.artifacts import ArtifactStore, get_artifact
 
 
@@ -44,9 +44,9 @@ def _learner(job: dict[str, Any]) -> Callable[[int], str]:
 
     settings = msgspec.convert(job["settings"], LearnSettings)
     artifact = get_artifact(Path(job["batch"]))
-    batch, store, ledger = read_batch(artifact), ArtifactStore(Path(job["store"])), job["ledger"]
+    batch, store = read_batch(artifact), ArtifactStore(Path(job["store"]))
     windows = plan_windows(batch, settings)
-    opened = Ledger(ledger)
+    opened = Ledger(Database(**job["ledger"]))
 
     def learn(number: int) -> str:
         return learn_window(batch, artifact.id, windows[number], settings, store, opened).id

@@ -24,6 +24,8 @@ def show(
     """Print every setting, its value and where it came from."""
     from pathlib import Path
 
+    from msgspec import to_builtins
+
     from trademl.backtest.settings import NO_LIMIT
     from trademl.config import DEFAULT_FILE, load_settings
 
@@ -34,7 +36,7 @@ def show(
         "id": str(settings.workspace),
         "settings": {
             key: {
-                "value": None if setting.value == NO_LIMIT else setting.value,
+                "value": None if setting.value == NO_LIMIT else to_builtins(setting.value),
                 "source": setting.source,
             }
             for key, setting in settings.origin.items()

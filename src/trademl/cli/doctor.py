@@ -6,6 +6,7 @@ import typer
 
 from trademl.cli import options
 from trademl.cli.output import emit
+from trademl.cli.session import default_file
 
 _MARKS = {"ok": "ok     ", "missing": "missing", "failed": "FAILED "}
 
@@ -15,8 +16,9 @@ def doctor(workspace: options.Workspace = None, json: options.Json = False) -> N
     from trademl.config import load_settings
     from trademl.pipeline.doctor import examine
 
-    root = load_settings(workspace=workspace).workspace
-    checks = examine(root)
+    settings = load_settings(workspace=workspace, ledger_of=default_file())
+    root = settings.workspace
+    checks = examine(root, settings.strategy.ledger)
     lines = [
         f"{_MARKS[c.status]}  {c.name:<10} {c.found}" + (f"  -> {c.mend}" if c.mend else "")
         for c in checks

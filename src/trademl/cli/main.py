@@ -21,6 +21,7 @@ from trademl.cli import (
     features,
     ingest,
     init,
+    ledger,
     live,
     models,
     predict,
@@ -57,6 +58,7 @@ serve.app.command("live")(live.live)
 app.add_typer(serve.app, name="serve")
 app.command("predict")(predict.predict)
 app.add_typer(backtest.app, name="backtest")
+app.add_typer(ledger.app, name="ledger")
 app.add_typer(explain.app, name="explain")
 app.command("report")(report.report)
 

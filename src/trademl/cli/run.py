@@ -39,7 +39,7 @@ def demo(
     else:
         name = Path(quotes).name.split(".")[0]
         flags |= {"name": name, "serving.endpoint": name, "serving.shadow_refused": True}
-        _run(None, workspace, flags, json, needs_file=False)
+        _run(None, workspace, flags, json, is_demo=True)
 
 
 def _run(
@@ -48,11 +48,13 @@ def _run(
     flags: dict[str, Any],
     as_json: bool,
     *,
-    needs_file: bool = True,
+    is_demo: bool = False,
 ) -> None:
     from trademl.pipeline.run import run as run_pipeline
 
-    with open_session(config, workspace, flags=flags, needs_file=needs_file) as session:
+    with open_session(
+        config, workspace, flags=flags, needs_file=not is_demo, finds_ledger=not is_demo
+    ) as session:
         result = run_pipeline(session.strategy, session.workspace, progress=session.progress)
     emit(result, as_json=as_json, lines=_lines(result))
 

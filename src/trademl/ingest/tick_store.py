@@ -25,7 +25,8 @@ from sqlalchemy import (
 )
 
 from trademl.errors import StoreError
-from trademl.ledger.database import database_errors, open_engine
+from trademl.ledger.connections import open_engine
+from trademl.ledger.failures import database_errors
 from trademl.market.quotes import Quotes
 
 BLOCK = 50_000  # quotes a transaction: what a kill can cost

@@ -2,5 +2,6 @@
 
 from trademl.ledger import live_tables  # adds its tables to the schema
 from trademl.ledger.database import Ledger
+from trademl.ledger.databases import Database
 
-__all__ = ["Ledger", "live_tables"]
+__all__ = ["Database", "Ledger", "live_tables"]

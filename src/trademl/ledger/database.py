@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
-import shutil
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, delete, event, inspect, select
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import NullPool
 
-from trademl.errors import SchemaError, StoreError
-from trademl.ledger.bulk import insert_rows
+from trademl.errors import AwayError, CloudError
+from trademl.ledger.bulk import Rows
+from trademl.ledger.connections import open_engine
+from trademl.ledger.databases import Database, as_database
+from trademl.ledger.failures import database_errors
+from trademl.ledger.schema import migrate
+from trademl.ledger.spool import Drained, Spool
 from trademl.ledger.tables import Base
+from trademl.ledger.writes import Write, apply, may_wait, merged, pack, unpack
 
-MIGRATIONS = Path(__file__).parent / "migrations"
-MIN_FREE_BYTES = 2**20  # with less, SQLite cannot even map its shared memory
-VERSION_TABLE = "trademl_version"  # Optuna keeps an alembic_version of its own beside it
 Row = TypeVar("Row", bound=Base)
+_log = logging.getLogger(__name__)
 
 
 class Ledger:
     """A connection to the ledger's database, at the current schema.
 
+    A file of SQLite is brought to the current schema; so is a server's database that holds no
+    ledger yet. One that does is changed by `trademl.upgrade_ledger` alone: others may work on it.
+
     Parameters
     ----------
-    url : str
-        SQLAlchemy URL, for example ``sqlite:///path/ledger.db``.
+    where : str or Database
+        SQLAlchemy URL, for example ``sqlite:///path/ledger.db``, or the settings of a server.
+    spool : Path, optional
+        Folder in which results wait while a server is away, see `trademl.ledger.writes.RESULTS`;
+        everything fails at once where it is None.
+    is_flushed : bool
+        Write at once what waits there.
 
     Raises
     ------
     SchemaError
-        If a newer trademl has migrated the database.
+        If another version of trademl made the database.
+    AwayError
+        If its server cannot be reached now.
     StoreError
         If it cannot be opened.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        with database_errors(url):
-            self.engine = open_engine(url)
-            migrate(self.engine)
+    def __init__(
+        self, where: str | Database, *, spool: Path | None = None, is_flushed: bool = True
+    ) -> None:
+        self.database = as_database(where)
+        self.spool: Spool | None = None
+        if spool is not None and not self.database.is_file:
+            self.spool = Spool(spool / self.database.spool_name)
+        with database_errors(self.database.url):
+            self.engine = open_engine(self.database)
+            migrate(self.engine, may_upgrade=self.database.is_file)
+        if is_flushed:
+            self._flush_quietly()
 
     def close(self) -> None:
         """Close every connection."""
@@ -53,7 +72,7 @@ class Ledger:
     def session(self) -> Iterator[Session]:
         """Yield a session whose changes are committed together, or not at all."""
         with (
-            database_errors(self.url),
+            database_errors(self.database.url),
             Session(self.engine, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -61,13 +80,9 @@ class Ledger:
 
     def record(self, *rows: Base) -> None:
         """Write rows in one transaction; a row whose primary key exists is replaced."""
-        with self.session() as session:
-            for row in rows:
-                session.merge(row)
+        self._write([merged(row) for row in rows])
 
-    def replace(
-        self, parent: Base, *children: tuple[type[Base], str, Sequence[Mapping[str, Any]]]
-    ) -> None:
+    def replace(self, parent: Base, *children: tuple[type[Base], str, Rows]) -> None:
         """Write ``parent`` and its many rows in one transaction, over what stood there.
 
         Parameters
@@ -76,18 +91,16 @@ class Ledger:
             ``key`` is the column that refers to ``parent.id``; it is filled in here.
         """
         parent_id = parent.id  # type: ignore[attr-defined]
-        with self.session() as session:
-            session.merge(parent)
-            session.flush()
-            for table, key, rows in children:
-                _rewrite(session, table, {key: parent_id}, rows)
+        self._write(
+            [
+                merged(parent),
+                *(Write(table, rows, {key: parent_id}) for table, key, rows in children),
+            ]
+        )
 
-    def rewrite(
-        self, table: type[Base], where: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def rewrite(self, table: type[Base], where: Mapping[str, Any], rows: Rows) -> None:
         """Write ``rows``, each with the values of ``where``, over those that had these values."""
-        with self.session() as session:
-            _rewrite(session, table, where, rows)
+        self._write([Write(table, rows, where)])
 
     def get(self, table: type[Row], key: Any) -> Row | None:
         """Return the row of that primary key, or None."""
@@ -100,104 +113,45 @@ class Ledger:
         with self.session() as session:
             return list(session.scalars(statement))
 
+    def flush(self, *, again: bool = False) -> Drained:
+        """Write what waited for this database, each result once.
 
-def _rewrite(
-    session: Session,
-    table: type[Base],
-    where: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-) -> None:
-    session.execute(delete(table).filter_by(**where))
-    insert_rows(session, table, [{**where, **row} for row in rows])
+        Parameters
+        ----------
+        again : bool
+            Try those too that the database refused before.
 
+        Raises
+        ------
+        AwayError
+            If it is away again; what was written stays.
+        CodecError
+            If the file in which results wait is damaged.
+        """
+        if self.spool is None:
+            return Drained()
+        return self.spool.drain(lambda payload: self._apply(unpack(payload)), again=again)
 
-def open_engine(url: str) -> Engine:
-    """Return an engine; SQLite waits for locks, checks foreign keys and keeps a write-ahead log."""
-    engine = create_engine(url, poolclass=NullPool if url.startswith("sqlite") else None)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-    return engine
+    def _flush_quietly(self) -> None:
+        """Write what waits; what the database refuses is no reason to stop."""
+        drained = self.flush()
+        if drained.n_written:
+            _log.warning("%s: %d results that waited are written", self.database, drained.n_written)
+        for reason in drained.refused:
+            _log.warning("a result that waited was refused, see trademl ledger flush: %s", reason)
 
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    for pragma in (
-        "busy_timeout=30000",
-        "journal_mode=WAL",
-        "synchronous=NORMAL",
-        "foreign_keys=ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def migrate(engine: Engine) -> None:
-    """Bring the ledger's tables to the current schema.
-
-    Raises
-    ------
-    SchemaError
-        If the database is at a revision that this version does not know.
-    """
-    from alembic import command
-    from alembic.config import Config
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-    scripts = ScriptDirectory.from_config(config)
-    known = {script.revision for script in scripts.walk_revisions()}
-    newest = scripts.get_current_head()
-
-    def found(connection: Connection) -> str | None:
-        options = {"version_table": VERSION_TABLE}
-        return MigrationContext.configure(connection, opts=options).get_current_revision()
-
-    with engine.begin() as connection:
-        if (revision := found(connection)) == newest:
+    def _write(self, writes: Sequence[Write]) -> None:
+        """Write now; results may wait for a server that is away, behind those that wait already."""
+        if self.spool is None or not may_wait(writes):
+            self._apply(writes)
             return
-        if engine.dialect.name == "sqlite":
-            # It alters a table by making it anew. Its driver opens no transaction for DDL by
-            # itself: without one, a full disk would leave half of the tables behind.
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            if (revision := found(connection)) == newest:  # another process was first
-                return
-        if revision is not None and revision not in known:
-            raise SchemaError(
-                f"{engine.url.render_as_string()} is at schema {revision}, newer than this "
-                f"trademl's {newest}: upgrade trademl, or choose another --workspace"
-            )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            self._flush_quietly()
+            self._apply(writes)
+        except (AwayError, CloudError) as error:  # CloudError: the password could not be had
+            self.spool.append(pack(writes))
+            _log.warning("%s; results wait in %s, see docs/ledger.md", error, self.spool.path)
 
-
-@contextmanager
-def database_errors(url: str) -> Iterator[None]:
-    """Turn a database's own errors into one line."""
-    try:
-        yield
-    except OperationalError as error:
-        raise StoreError(f"{_shown(url)}: {error.orig}: {_advice(url, str(error.orig))}") from error
-    except DatabaseError as error:
-        raise StoreError(
-            f"{_shown(url)}: {error.orig}: it is no ledger that this trademl can read; restore it "
-            "from a copy, or choose another --workspace"
-        ) from error
-
-
-def _advice(url: str, reason: str) -> str:
-    if "full" in reason or ("I/O error" in reason and _free_bytes(url) < MIN_FREE_BYTES):
-        return "the disk is full: free some space and run again; finished steps are kept"
-    if "locked" in reason:
-        return "another process holds it: wait for it, or choose another --workspace"
-    return "check that it is reachable and writable"
-
-
-def _free_bytes(url: str) -> int:
-    return shutil.disk_usage(Path(_shown(url)).parent).free
-
-
-def _shown(url: str) -> str:
-    from sqlalchemy import make_url
-
-    return make_url(url).render_as_string(hide_password=True).removeprefix("sqlite:///")
+    def _apply(self, writes: Sequence[Write]) -> None:
+        with self.session() as session:
+            apply(session, writes)

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from trademl.errors import EXTRAS, TrademlError
+from trademl.ledger import Database
+from trademl.pipeline.ledger_upkeep import ledger_status
 from trademl.pipeline.workspace import Workspace
+from trademl.store.artifacts import ArtifactStore
 
 NEEDED_TO_RUN = ("train", "serve", "backtest", "monitor")
 PACKAGES = {
@@ -32,9 +35,10 @@ class Check:
     mend: str = ""
 
 
-def examine(root: Path) -> list[Check]:
+def examine(root: Path, ledger: Database | None = None) -> list[Check]:
     """Look at the interpreter, every extra, and the workspace at ``root``; change nothing in it."""
-    return [_python(), *_extras(), *_workspace(root)]
+    database = (ledger or Database()).at(root)
+    return [_python(), *_extras(), *_workspace(root, database), *_server(root, database)]
 
 
 def _python() -> Check:
@@ -67,7 +71,22 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _workspace(root: Path) -> Iterator[Check]:
+def _server(root: Path, database: Database) -> Iterator[Check]:
+    if database.is_file:
+        return
+    try:
+        found = ledger_status(root, database)
+    except TrademlError as error:
+        yield Check("ledger", "failed", str(error), "see the message")
+        return
+    waiting = f"; {found.n_waiting + found.n_refused} results wait for it" if found.says else ""
+    if found.is_usable:
+        yield Check("ledger", "ok", f"{found.database}: {found.state}{waiting}", found.says)
+    else:
+        yield Check("ledger", "failed", f"{found.database}: {found.state}", found.says)
+
+
+def _workspace(root: Path, database: Database) -> Iterator[Check]:
     where = next(p for p in (root.resolve(), *root.resolve().parents) if p.exists())
     free_gb = shutil.disk_usage(where).free / 1e9
     is_roomy = free_gb >= MIN_FREE_GB
@@ -80,8 +99,12 @@ def _workspace(root: Path) -> Iterator[Check]:
     if not root.exists():
         yield Check("workspace", "ok", f"{root} will be made")
         return
+    if not database.is_file:
+        n_batches = len(ArtifactStore(root / "artifacts").all_of("batch"))
+        yield Check("workspace", "ok", f"{root}: {n_batches} batches")
+        return
     try:
-        with Workspace(root) as workspace:
+        with Workspace(root, database) as workspace:
             n_batches = len(workspace.store.all_of("batch"))
             yield Check("workspace", "ok", f"{workspace.root}: {n_batches} batches")
     except TrademlError as error:

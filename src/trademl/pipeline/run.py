@@ -109,7 +109,7 @@ def _run_steps(
     path = write_report(result, store, workspace.root / "reports")
     progress.done(str(path))
     result["report"] = {"id": str(path)}
-    result["ledger"] = {"id": str(workspace.ledger_path)}
+    result["ledger"] = {"id": str(workspace.ledger.database)}
 
 
 def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Artifact:

@@ -10,8 +10,13 @@ from filelock import FileLock, Timeout
 
 from trademl.errors import LockedError
 from trademl.ingest.tick_store import TickStore
-from trademl.ledger import Ledger
+from trademl.ledger import Database, Ledger
 from trademl.store.artifacts import ArtifactStore, storage_errors
+
+
+def spool_folder(root: Path) -> Path:
+    """Return the folder of a workspace in which results wait for a database that is away."""
+    return root / "spool"
 
 
 class Workspace:
@@ -21,27 +26,27 @@ class Workspace:
     ----------
     root : Path
         Made where it does not exist.
+    ledger : Database, optional
+        The ledger's database where it is no file in the workspace.
 
     Raises
     ------
     StoreError
         If the folder is not writable or a database is not readable.
+    AwayError
+        If the ledger's server cannot be reached now.
     SchemaError
-        If a newer trademl wrote it.
+        If another version of trademl made a database.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, ledger: Database | None = None) -> None:
         self.root = root.resolve()
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         self.store = ArtifactStore(self.root / "artifacts")
-        self.ledger = Ledger(f"sqlite:///{self.ledger_path}")
+        database = (ledger or Database()).at(self.root)
+        self.ledger = Ledger(database, spool=spool_folder(self.root))
         self.ticks = TickStore(f"sqlite:///{self.root / 'ticks.db'}")
-
-    @property
-    def ledger_path(self) -> Path:
-        """File of the ledger."""
-        return self.root / "ledger.db"
 
     def __enter__(self) -> Workspace:
         return self

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trademl.errors import require_extra
 from trademl.etl.dataset import Split, load_split
 from trademl.ledger import Ledger, tables
+from trademl.ledger.bulk import ParquetRows
 from trademl.ports import Progress, Silent
 from trademl.serve.deployments import served_model
 from trademl.store.artifacts import Artifact, ArtifactStore
@@ -114,8 +115,5 @@ def _record(
     dataset: Artifact,
     ledger: Ledger,
 ) -> None:
-    import pyarrow.parquet as pq
-
     known = {"deployment_id": deployment.id, "dataset_id": dataset.id}
-    table = pq.read_table(predictions.file(FILE))
-    ledger.rewrite(tables.Prediction, known, table.to_pylist())
+    ledger.rewrite(tables.Prediction, known, ParquetRows(predictions.file(FILE)))

@@ -73,7 +73,7 @@ def tune_dataset(
                 load_split(dataset, "validation"),
                 config,
                 seed=seed,
-                storage=ledger.url,
+                storage=ledger.database,
                 study_name=identity,
                 folder=draft.path,
                 progress=progress,

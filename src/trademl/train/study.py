@@ -18,9 +18,12 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from trademl.errors import StoreError
-from trademl.ledger.database import database_errors
+from trademl.ledger.connections import connector
+from trademl.ledger.databases import Database, as_database
+from trademl.ledger.failures import as_store_error, database_errors
 from trademl.store.identity import digest_bytes
 from trademl.train.determinism import Stream, generator
 from trademl.train.ranges import CategoryRange, NumberRange, Range
@@ -64,7 +67,11 @@ class HeldStudy:
 
 @contextmanager
 def open_study(
-    storage: str, name: str, config: TuningConfig, seed: int, parents: Sequence[Parent] = ()
+    storage: str | Database,
+    name: str,
+    config: TuningConfig,
+    seed: int,
+    parents: Sequence[Parent] = (),
 ) -> Iterator[HeldStudy]:
     """Yield the study, begun or gone on with, holding its complete batches only.
 
@@ -73,10 +80,7 @@ def open_study(
     StoreError
         If a study of that name was begun with other settings.
     """
-    options: dict[str, Any] = {}
-    if storage.startswith("sqlite"):
-        options = {"connect_args": {"timeout": 30}, "pool_events": [(_prepare_sqlite, "connect")]}
-    held = optuna.storages.RDBStorage(storage, engine_kwargs=options)
+    held = open_storage(storage)
     prior = [trial for parent in parents for trial in _prior_trials(parent, config)]
     try:
         study = _resume(held, name, config, _settings(config, seed, parents), prior)
@@ -84,6 +88,18 @@ def open_study(
     finally:
         held.remove_session()
         held.engine.dispose()
+
+
+def open_storage(where: str | Database) -> optuna.storages.RDBStorage:
+    """Return Optuna's own tables in a database, made where they are not there yet."""
+    database = as_database(where)
+    options: dict[str, Any] = {
+        "connect_args": {"timeout": 30},
+        "pool_events": [(_prepare_sqlite, "connect")],
+    }
+    if not database.is_file:
+        options = {"creator": connector(database), "pool_pre_ping": True}
+    return optuna.storages.RDBStorage(database.url, engine_kwargs=options)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -263,10 +279,13 @@ def quiet_optuna() -> Iterator[None]:
 
 
 @contextmanager
-def study_errors(storage: str) -> Iterator[None]:
+def study_errors(storage: str | Database) -> Iterator[None]:
     """Turn what Optuna and its database raise into one line."""
+    url = as_database(storage).url
     try:
-        with database_errors(storage):
+        with database_errors(url):
             yield
     except optuna.exceptions.StorageInternalError as error:
+        if isinstance(error.__cause__, DBAPIError):
+            raise as_store_error(url, error.__cause__) from error
         raise StoreError(f"the study's database failed: {error.__cause__ or error}") from error

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 
 from trademl.errors import ConfigError, StoreError, TrainError
 from trademl.etl.dataset import Split
+from trademl.ledger import Database
 from trademl.ports import Progress, Silent
 from trademl.train.batch import Ask, BatchTrainer, Job, train_group
 from trademl.train.completion import Ending, ending
@@ -58,7 +59,7 @@ def tune(
     config: TuningConfig,
     *,
     seed: int,
-    storage: str,
+    storage: str | Database,
     study_name: str,
     folder: Path,
     progress: Progress | None = None,
@@ -74,8 +75,8 @@ def tune(
         See `parse_tuning_config`. A trial's ``num_models`` is 1, whatever it says.
     seed : int
         Of training, and of the sampler unless the configuration brings its own.
-    storage : str
-        SQLAlchemy URL of the database that holds the study; it may be the ledger's.
+    storage : str or Database
+        The database that holds the study; it may be the ledger's.
     study_name : str
         Stands for data and configuration: a study of that name is gone on with.
     folder : Path

@@ -53,6 +53,7 @@ def test_every_public_name_is_there():
         ["deploy", "local"], ["serve"], ["predict"], ["backtest", "run"], ["report"], ["run"],
         ["backtest", "compare"], ["backtest", "report"], ["explain", "trade"],
         ["demo"], ["init"], ["doctor"], ["config", "show"],
+        ["ledger", "status"], ["ledger", "upgrade"], ["ledger", "flush"],
     ],
 )  # fmt: skip
 def test_every_verb_is_in_the_reference(words):

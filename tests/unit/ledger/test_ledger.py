@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 
 from trademl.errors import SchemaError, StoreError
 from trademl.ledger import Ledger, database, tables
-from trademl.ledger.database import VERSION_TABLE
+from trademl.ledger.schema import VERSION_TABLE
 
 OPTUNA = {"study", "trial", "version_info", "alembic_version"}
 
@@ -99,6 +99,24 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path):
         Ledger(f"sqlite:///{tmp_path}/nowhere/ledger.db")
 
 
+def test_a_change_of_the_schema_is_whole_or_absent(path, monkeypatch):
+    from alembic import command
+
+    true = command.upgrade
+
+    def die(config, revision):
+        true(config, revision)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "upgrade", die)
+    with pytest.raises(KeyboardInterrupt):
+        Ledger(f"sqlite:///{path}")
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == []
+    monkeypatch.undo()
+    Ledger(f"sqlite:///{path}").close()
+
+
 def test_no_table_clashes_with_those_of_optuna():
     ours = set(tables.Base.metadata.tables)
     assert not {t for t in ours if t.startswith(("study", "studies", "trial")) or t in OPTUNA}
@@ -109,7 +127,8 @@ def test_the_first_schema_is_brought_up_to_date_and_back(path):
     from alembic.config import Config
     from sqlalchemy import inspect
 
-    from trademl.ledger.database import MIGRATIONS, open_engine
+    from trademl.ledger.connections import open_engine
+    from trademl.ledger.schema import MIGRATIONS
 
     engine = open_engine(f"sqlite:///{path}")
     config = Config()
@@ -131,7 +150,8 @@ def test_trades_survive_the_way_to_full_columns_and_back(path):
     from alembic import command
     from alembic.config import Config
 
-    from trademl.ledger.database import MIGRATIONS, open_engine
+    from trademl.ledger.connections import open_engine
+    from trademl.ledger.schema import MIGRATIONS
 
     engine = open_engine(f"sqlite:///{path}")
     config = Config()
@@ -171,7 +191,7 @@ def test_a_disk_that_fills_during_migrations_leaves_no_table_behind(tmp_path, mo
     url = f"sqlite:///{tmp_path / 'ledger.db'}"
     small = create_engine(url, poolclass=NullPool)
     event.listen(small, "connect", lambda made, _: made.execute("PRAGMA max_page_count=30"))
-    monkeypatch.setattr(database, "open_engine", lambda _url: small)
+    monkeypatch.setattr(database, "open_engine", lambda *_asked: small)
     with pytest.raises(StoreError, match="free some space"):
         Ledger(url)
     monkeypatch.undo()

@@ -84,7 +84,7 @@ def test_a_recording_under_another_name_is_the_same_span(ledger):
 
 
 def test_workspaces_on_one_ledger_share_their_looks(tmp_path, ledger):
-    other = Ledger(ledger.url)
+    other = Ledger(ledger.database)
     look(other, "study-a", 7)
     other.close()
 

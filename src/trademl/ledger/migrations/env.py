@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from trademl.ledger.database import VERSION_TABLE
+from trademl.ledger.schema import VERSION_TABLE
 from trademl.ledger.tables import Base
 
 context.configure(
