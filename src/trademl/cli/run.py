@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from trademl.cli import options
 from trademl.cli.output import check_lines, emit
@@ -14,12 +16,15 @@ if TYPE_CHECKING:
 
 
 def run(
+    file: Annotated[
+        Path | None, typer.Argument(help="Strategy file; the same as --config FILE.")
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Take a strategy from its quotes to a report; steps that are done are skipped."""
-    _run(config, workspace, {}, json)
+    _run(file or config, workspace, {}, json)
 
 
 def demo(

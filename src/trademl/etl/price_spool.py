@@ -15,6 +15,7 @@ from trademl.market.quotes import Quotes
 
 QUOTES_PER_GROUP = 32_768
 _COLUMNS = ("ts_event", "bid", "ask", "mid_open", "high", "low", "flags")
+_BAR = ("bar_open", "bar_high", "bar_low")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,10 @@ class PriceSpool:
 
         with pq.ParquetFile(self.path) as file:
             table = file.read_row_groups(list(range(first, stop)))
-        return Quotes(*(table[name].to_numpy() for name in _COLUMNS))
+        bar_P3 = None
+        if _BAR[0] in table.column_names:
+            bar_P3 = np.stack([table[name].to_numpy() for name in _BAR], axis=1)
+        return Quotes(*(table[name].to_numpy() for name in _COLUMNS), bar_P3=bar_P3)
 
 
 def spool_quotes(
@@ -49,8 +53,10 @@ def spool_quotes(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({name: getattr(quotes, name) for name in _COLUMNS})
+    columns = {name: getattr(quotes, name) for name in _COLUMNS}
+    if quotes.bar_P3 is not None:
+        columns |= dict(zip(_BAR, np.ascontiguousarray(quotes.bar_P3.T), strict=True))
     pq.write_table(
-        table, path, compression="none", use_dictionary=False, row_group_size=quotes_per_group
+        pa.table(columns), path, compression="none", use_dictionary=False, row_group_size=quotes_per_group
     )
     return PriceSpool(path, quotes.ts_event[::quotes_per_group].copy(), quotes_per_group)
