@@ -144,8 +144,14 @@ def _at_their_spread(bars: Bars, costs: Costs) -> tuple[Bars, Costs]:
     if costs.spread_scale == 1:
         return bars, costs
     more = (costs.spread_scale - 1) * bars.spread / 2
-    prices = (p - more for p in (bars.open, bars.high, bars.low, bars.close))
-    wider = Bars(bars.ts_open, bars.ts_close, *prices, costs.spread_scale * bars.spread)
+    wider = replace(
+        bars,
+        open=bars.open - more,
+        high=bars.high - more,
+        low=bars.low - more,
+        close=bars.close - more,
+        spread=costs.spread_scale * bars.spread,
+    )
     return wider, replace(costs, spread_scale=1.0)
 
 

@@ -133,7 +133,7 @@ def signals_on(
     """
     if batch.bars is not None:
         raise DataError(
-            "the dataset's orders live on bars, whose paths are not known: this backtest needs quotes"
+            "the dataset's orders live on bars, whose paths are not known: it takes quotes"
         )
     row_N = np.searchsorted(batch.order_id, order_id_N)
     if (

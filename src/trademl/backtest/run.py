@@ -142,9 +142,7 @@ def backtest(
             "buy_and_hold": beside(quotes, holding, costs, config, every_s),
             "random_entry": mean_of([beside(quotes, d, costs, config, every_s) for d in draws]),
         },
-        "cost_ladder": cost_ladder(
-            quotes, flagged, costs, limits=limits, carry=carry, trade=trade
-        ),
+        "cost_ladder": cost_ladder(quotes, flagged, costs, limits=limits, carry=carry, trade=trade),
         "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
     }
     return BacktestResult(made[0], equity_ts_ns, equity, metrics)

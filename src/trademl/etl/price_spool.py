@@ -5,7 +5,7 @@ Shape letter: G groups of quotes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,11 @@ class PriceSpool:
 
         with pq.ParquetFile(self.path) as file:
             table = file.read_row_groups(list(range(first, stop)))
-        bar_P3 = None
-        if _BAR[0] in table.column_names:
-            bar_P3 = np.stack([table[name].to_numpy() for name in _BAR], axis=1)
-        return Quotes(*(table[name].to_numpy() for name in _COLUMNS), bar_P3=bar_P3)
+        quotes = Quotes(*(table[name].to_numpy() for name in _COLUMNS))
+        if _BAR[0] not in table.column_names:
+            return quotes
+        bar_P3 = np.stack([table[name].to_numpy() for name in _BAR], axis=1)
+        return replace(quotes, bar_P3=bar_P3)
 
 
 def spool_quotes(
@@ -57,6 +58,10 @@ def spool_quotes(
     if quotes.bar_P3 is not None:
         columns |= dict(zip(_BAR, np.ascontiguousarray(quotes.bar_P3.T), strict=True))
     pq.write_table(
-        pa.table(columns), path, compression="none", use_dictionary=False, row_group_size=quotes_per_group
+        pa.table(columns),
+        path,
+        compression="none",
+        use_dictionary=False,
+        row_group_size=quotes_per_group,
     )
     return PriceSpool(path, quotes.ts_event[::quotes_per_group].copy(), quotes_per_group)

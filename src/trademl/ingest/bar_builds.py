@@ -123,9 +123,7 @@ def sessions_of(
     """Return opens and closes of a feed's sessions, UTC nanoseconds."""
     if feed.calendar:
         return session_times(feed.calendar, int(ts_event[0]), int(ts_event[-1]))
-    return session_spans(
-        ts_event, timezone=feed.timezone or "UTC", session_open=feed.session_open
-    )
+    return session_spans(ts_event, timezone=feed.timezone or "UTC", session_open=feed.session_open)
 
 
 def read_sizes(feed: FeedConfig) -> NDArray[np.float64] | None:
@@ -151,7 +149,7 @@ def write_bars(path: Path, built: BuiltBars) -> None:
     """
     content = io.BytesIO()
     if path.suffix == ".npz":
-        names = {"ts_open": built.bars.ts_open, **_columns(built)}
+        names: dict[str, Any] = {"ts_open": built.bars.ts_open, **_columns(built)}
         np.savez_compressed(content, **names)
     else:
         table = _table(built)

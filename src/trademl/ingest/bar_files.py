@@ -195,7 +195,10 @@ def closes(bars: Bars) -> Quotes:
     extremes = session_extremes(
         bars.ts_close, (bid + ask) / 2, timezone="UTC", session_open="00:00"
     )
-    flags, bar_P3 = np.zeros(len(bars), np.uint8), np.stack([bars.open, bars.high, bars.low], axis=1)
+    flags, bar_P3 = (
+        np.zeros(len(bars), np.uint8),
+        np.stack([bars.open, bars.high, bars.low], axis=1),
+    )
     return Quotes(bars.ts_close, bid, ask, *extremes, flags, bar_P3=bar_P3)
 
 

@@ -67,7 +67,10 @@ def session_spans(
     local_ns = np.stack([days, days + 1]) * _NS_PER_DAY + _time_of_day_ns(session_open)
     opens, closes = (
         pc.assume_timezone(
-            pa.array(row).cast(pa.timestamp("ns")), timezone, ambiguous="latest", nonexistent="latest"
+            pa.array(row).cast(pa.timestamp("ns")),
+            timezone,
+            ambiguous="latest",
+            nonexistent="latest",
         )
         .cast(pa.int64())
         .to_numpy()

@@ -192,9 +192,8 @@ class BarClock:
             real,
         )
         self._n_ticks += counted * len(ts_event)
-        ts_open, ts_close, n_ticks, first, last = (whole[:n, i].copy() for i in range(5))
-        prices = [real[:n, i].copy() for i in range(5)]
-        return TickBars(ts_open, ts_close, *prices, n_ticks, first, last)
+        times, counts = whole[:n, :2].T.copy(), whole[:n, 2:].T.copy()
+        return TickBars(*times, *real[:n].T.copy(), *counts)
 
     def _check(
         self,
@@ -300,15 +299,22 @@ def _walk(  # type: ignore[no-untyped-def]
         real[_LOW] = min(real[_LOW], price[k])
         real[_CLOSE] = price[k]
         real[_VOLUME] += volume[k]
-        if kind == _TICK:
-            real[_FILLED] += 1.0
-        elif kind == _VOLUME_CLOCK:
-            real[_FILLED] += volume[k]
-        elif kind == _DOLLAR:
-            real[_FILLED] += price[k] * volume[k]
+        real[_FILLED] += _amount(kind, price[k], volume[k])
         if kind != _TIME and real[_FILLED] >= size:
             n = _finish(whole, real, now, out_whole, out_real, n)
     return n
+
+
+@njit(nogil=True, inline="always")
+def _amount(kind, price, volume):  # type: ignore[no-untyped-def]
+    """Return what a tick adds to a bar, in the clock's unit."""
+    if kind == _TICK:
+        return 1.0
+    if kind == _VOLUME_CLOCK:
+        return volume
+    if kind == _DOLLAR:
+        return price * volume
+    return 0.0
 
 
 @njit(cache=True, nogil=True)

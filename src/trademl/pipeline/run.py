@@ -116,17 +116,13 @@ def _run_steps(
 def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Artifact:
     progress.step("ingest")
     began = datetime.now(UTC)
-    bot, costs, store, ledger = (
-        strategy.orders, strategy.costs, workspace.store, workspace.ledger
-    )
+    bot, costs, store, ledger = (strategy.orders, strategy.costs, workspace.store, workspace.ledger)
     if strategy.bars.by:
         batches = export_on_bars(strategy.feed, strategy.bars, bot, costs, store, ledger)
     else:
         recording = replay(strategy.feed, workspace.ticks, progress=progress)
         delay_s = strategy.health.max_delay_s
-        batches = export(
-            recording, workspace.ticks, bot, costs, store, ledger, max_delay_s=delay_s
-        )
+        batches = export(recording, workspace.ticks, bot, costs, store, ledger, max_delay_s=delay_s)
     newest = batches[-1]
     progress.done(_made(newest, began, f"{newest.metrics['n_orders']} orders"))
     return newest

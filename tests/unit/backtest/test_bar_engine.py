@@ -35,7 +35,11 @@ def signals():
     at = np.arange(0, N - 60)
     n = len(at)
     orders = Orders(
-        at, np.full(n, Side.BUY, np.int8), np.full(n, 2.0), np.full(n, 2.0), np.full(n, 30 * MINUTE_NS)
+        at,
+        np.full(n, Side.BUY, np.int8),
+        np.full(n, 2.0),
+        np.full(n, 2.0),
+        np.full(n, 30 * MINUTE_NS),
     )
     return Signals(orders, at, np.random.default_rng(4).random(n))
 

@@ -148,7 +148,9 @@ def test_the_proof_finds_rows_that_read_the_next_bar(batch, dataset):
     read = read_batch(found)
     test = load_split(dataset, "test")
     shifted = feature_matrix(
-        read.quotes, read.orders.quote_index[np.searchsorted(read.order_id, test.order_id_N)] + 1, RECIPE
+        read.quotes,
+        read.orders.quote_index[np.searchsorted(read.order_id, test.order_id_N)] + 1,
+        RECIPE,
     )
     leaky = {"test": replace(test, features_ND=shifted)}
     how = Labelling("recomputed", Costs(fee_per_unit=0.05))
@@ -156,7 +158,7 @@ def test_the_proof_finds_rows_that_read_the_next_bar(batch, dataset):
 
 
 def test_the_same_bars_are_exported_once(batch):
-    found, store, ledger = batch
+    found, store, _ = batch
     how = found.manifest["parameters"]
     assert store.all_of("batch")[0].id == found.id
     assert how["orders"]["interval_s"] == 60

@@ -25,12 +25,16 @@ def prints(tmp_path):
     time = pa.array(START_NS + np.arange(500) * NS_PER_S).cast(pa.timestamp("ns", "UTC"))
     price = 1000 + 0.25 * np.cumsum(rng.integers(-1, 2, 500))
     path = tmp_path / "prints.parquet"
-    pq.write_table(pa.table({"time": time, "price": price, "volume": rng.integers(1, 9, 500)}), path)
+    pq.write_table(
+        pa.table({"time": time, "price": price, "volume": rng.integers(1, 9, 500)}), path
+    )
     return FeedConfig(quotes=str(path), tick_size=0.25)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
-@pytest.mark.parametrize(("by", "size"), [("time", 60), ("tick", 7), ("volume", 100), ("dollar", 5e4)])
+@pytest.mark.parametrize(
+    ("by", "size"), [("time", 60), ("tick", 7), ("volume", 100), ("dollar", 5e4)]
+)
 def test_what_is_written_is_read_again(prints, tmp_path, by, size, suffix):
     built = build_bars(prints, by, size, out=tmp_path / f"bars{suffix}")
     again = read_bars(tmp_path / f"bars{suffix}")
@@ -79,7 +83,9 @@ def test_sessions_follow_daylight_saving():
 
 
 def test_a_strategy_reads_one_instrument_of_a_files_bars(tmp_path):
-    time = pa.array(np.repeat(START_NS + 60 * NS_PER_S * np.arange(5), 2)).cast(pa.timestamp("ns", "UTC"))
+    time = pa.array(np.repeat(START_NS + 60 * NS_PER_S * np.arange(5), 2)).cast(
+        pa.timestamp("ns", "UTC")
+    )
     price = np.tile([10.0, 20.0], 5)
     table = {"contract": np.tile([201312, 201403], 5), "time": time}
     table |= dict.fromkeys(("open", "high", "low", "close"), price)
@@ -88,4 +94,6 @@ def test_a_strategy_reads_one_instrument_of_a_files_bars(tmp_path):
     bars = bars_of_feed(feed, BarsConfig("file", spread=0.0))
     assert bars.close.tolist() == [20.0] * 5
     with pytest.raises(DataError, match="holds 2 instruments"):
-        bars_of_feed(FeedConfig(quotes=feed.quotes, instrument="ES"), BarsConfig("file", spread=0.0))
+        bars_of_feed(
+            FeedConfig(quotes=feed.quotes, instrument="ES"), BarsConfig("file", spread=0.0)
+        )

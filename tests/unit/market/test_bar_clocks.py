@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -101,10 +102,7 @@ def test_blocks_change_nothing(steps, cuts, by, seed):
     limit = {"time": 17, "tick": 3, "volume": 1.7, "dollar": 9.1}[by]
     whole = BarClock(by, limit, opens, closes).add(ts, price, size, sound)
     clock, edges = BarClock(by, limit, opens, closes), [0, *sorted(min(c, n) for c in cuts), n]
-    parts = [
-        clock.add(ts[a:b], price[a:b], size[a:b], sound[a:b])
-        for a, b in zip(edges, edges[1:], strict=False)
-    ]
+    parts = [clock.add(ts[a:b], price[a:b], size[a:b], sound[a:b]) for a, b in pairwise(edges)]
     assert_same(join_bars(parts), whole)
 
 
@@ -141,12 +139,16 @@ def test_later_ticks_change_no_finished_bar():
     one, other = (BarClock("volume", 25).add(ts, p, size) for p in (price, price_later))
     known = one.ts_close < ts[300]
     assert known.sum() > 20
-    assert_same(*(TickBars(*(getattr(b, f.name)[known] for f in fields(TickBars))) for b in (one, other)))
+    assert_same(
+        *(TickBars(*(getattr(b, f.name)[known] for f in fields(TickBars))) for b in (one, other))
+    )
 
 
 def test_doubtful_ticks_pass_the_time_and_are_in_no_bar():
     ts = START + np.array([0, 30, 60]) * S
-    bars = BarClock("time", 60).add(ts, np.array([5.0, np.nan, np.nan]), None, np.array([1, 0, 0], bool))
+    bars = BarClock("time", 60).add(
+        ts, np.array([5.0, np.nan, np.nan]), None, np.array([1, 0, 0], bool)
+    )
     assert (bars.n_ticks.tolist(), bars.last.tolist()) == ([1], [0])
 
 
