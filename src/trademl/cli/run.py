@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 
 
 def run(
-    file: Annotated[
-        Path | None, typer.Argument(help="Strategy file; the same as --config FILE.")
+    strategy: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Strategy file, as --config.")
     ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Take a strategy from its quotes to a report; steps that are done are skipped."""
-    _run(file or config, workspace, {}, json)
+    if strategy is not None and config is not None:
+        raise typer.BadParameter("give the strategy file once: as FILE or by --config")
+    _run(strategy or config, workspace, {}, json)
 
 
 def demo(
