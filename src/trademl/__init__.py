@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from trademl.etl.recordio import read_recordio, write_recordio
     from trademl.etl.summary import inspect_dataset
     from trademl.etl.verify import verify_dataset
+    from trademl.ingest.bar_builds import build_bars
     from trademl.ingest.bar_files import read_bars
     from trademl.ingest.replay import export, replay
     from trademl.ingest.simulated import SimulatedMarket, simulate, write_simulation
@@ -98,6 +99,7 @@ _HOME = {
     "backtest_paths": "etl.folds",
     "backtest_replay": "backtest.replay",
     "backtest_walk_forward": "backtest.walk_forward",
+    "build_bars": "ingest.bar_builds",
     "build_features": "etl.build",
     "build_features_from_files": "etl.from_files",
     "combinatorial_purged": "etl.folds",

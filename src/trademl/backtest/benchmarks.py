@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from trademl.backtest.bar_engine import Engine
 from trademl.backtest.compiled import run_compiled
 from trademl.backtest.figures import figures_of, returns_of
 from trademl.backtest.limits import Limits
@@ -44,12 +45,13 @@ def random_entries(
     limits: Limits,
     carry: Carry | None,
     seed: int,
+    trade: Engine = run_compiled,
 ) -> list[Trades]:
     """Return runs of as many signals as were flagged, chosen by chance among all of them."""
     rng, made = np.random.default_rng(seed), []
     for _ in range(N_DRAWS if len(signals) else 0):
         rows = np.sort(rng.choice(len(signals), min(n_flagged, len(signals)), replace=False))
-        made.append(run_compiled(quotes, signals.take(rows), costs, limits=limits, carry=carry))
+        made.append(trade(quotes, signals.take(rows), costs, limits=limits, carry=carry))
     return made
 
 

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.backtest.bar_engine import BARS_ENGINE, signals_on_bars
 from trademl.backtest.results import ledger_rows
 from trademl.backtest.run import DEFAULT, BacktestResult, backtest
 from trademl.backtest.settings import NO_LIMIT, BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.errors import DataError
 from trademl.etl.dataset import load_split
-from trademl.ingest.batch import Batch, read_batch
+from trademl.ingest.batch import BARS, Batch, read_batch
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import ParquetRows
 from trademl.market.costs import Costs
@@ -79,19 +80,25 @@ def backtest_model(
         score_N = (
             load_binary_model(model.file(MODEL_FILE)).scores(rows.features_ND).astype(np.float64)
         )
+    of_batch = store.get(dataset.manifest["parents"][0])
+    is_on_bars = BARS in of_batch.manifest["files"]
     parameters = {
         **settings_of(costs, config),
-        "engines": list(engines),
+        "engines": [BARS_ENGINE] if is_on_bars else list(engines),
         "split": split,
         "seed": seed,
     }
     inputs = {"model": model.id, "scores": digest_bytes(score_N.tobytes())}
     identity = artifact_id("backtest", inputs, parameters)
     if (published := store.find(identity)) is None:
-        batch = read_batch(store.get(dataset.manifest["parents"][0]))
+        batch = read_batch(of_batch)
         with store.create(identity, parents=[model.id, dataset.id], parameters=parameters) as draft:
             batch = replace(batch, quotes=with_volatility(batch.quotes, costs))
-            signals, batch = signals_on(batch, rows.order_id_N, score_N, costs)
+            signals, batch = (
+                signals_on_bars(batch, rows.order_id_N, score_N)
+                if is_on_bars
+                else signals_on(batch, rows.order_id_N, score_N, costs)
+            )
             result = backtest(
                 batch.quotes,
                 signals,
@@ -99,6 +106,7 @@ def backtest_model(
                 threshold=model.metrics["threshold"],
                 engines=engines,
                 config=config,
+                bars=batch.bars,
                 seed=seed,
                 progress=progress,
             )
@@ -126,7 +134,7 @@ def signals_on(
     """
     if batch.bars is not None:
         raise DataError(
-            "the dataset's orders live on bars, whose paths are not known: a backtest needs quotes"
+            "the dataset's orders live on bars, whose paths are not known: it takes quotes"
         )
     row_N = np.searchsorted(batch.order_id, order_id_N)
     if (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.backtest.bar_engine import BARS_ENGINE, Engine, trader_on
 from trademl.backtest.benchmarks import beside, buy_and_hold, mean_of, random_entries
 from trademl.backtest.compiled import NO_LIMITS, run_compiled
 from trademl.backtest.figures import figures
@@ -21,6 +22,7 @@ from trademl.backtest.sizing import sized
 from trademl.backtest.statistics import equity_curve, performance
 from trademl.backtest.trades import Trades
 from trademl.errors import ConfigError, DataError
+from trademl.market.bars import Bars
 from trademl.market.carry import Carry, financing
 from trademl.market.costs import Costs
 from trademl.market.friction import with_volatility
@@ -29,21 +31,6 @@ from trademl.ports import Progress, Silent
 
 LADDER = (1, 2, 3)
 DEFAULT = BacktestConfig(reject_share=0.0)
-
-
-class Engine(Protocol):
-    """What every engine does with signals."""
-
-    def __call__(
-        self,
-        quotes: Quotes,
-        signals: Signals,
-        costs: Costs,
-        *,
-        limits: Limits,
-        carry: Carry | None,
-    ) -> Trades:
-        """Trade the signals, one position at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +67,7 @@ def backtest(
     every_s: float = 60,
     config: BacktestConfig = DEFAULT,
     carry: Carry | None = None,
+    bars: Bars | None = None,
     seed: int = 7,
     progress: Progress | None = None,
 ) -> BacktestResult:
@@ -104,6 +92,9 @@ def backtest(
         Capital, sizes, limits and rejected orders.
     carry : Carry, optional
         What holding earns; the financing of ``costs`` where left out.
+    bars : Bars, optional
+        What signals are traded on where ``quotes`` are closes of bars: by the engine of bars, and
+        no other.
     seed : int
         Decides which orders are rejected, random entries and resamples.
 
@@ -116,8 +107,11 @@ def backtest(
     ParityError
         If two engines differ; the message names the first trade that does.
     """
-    progress, names = progress or Silent(), tuple(engines)
-    chosen = _choose(names)
+    progress, names, trade = progress or Silent(), tuple(engines), trader_on(bars)
+    if bars is not None:
+        names, chosen = (BARS_ENGINE,), {BARS_ENGINE: trade}
+    else:
+        chosen = _choose(names)
     refuse_no_liquidity(quotes, costs)
     quotes = with_volatility(quotes, costs)
     carry = financing(quotes, costs) if carry is None else carry
@@ -129,12 +123,10 @@ def backtest(
     ]
     for (name, one), (other_name, other) in pairwise(zip(names, made, strict=True)):
         check_parity(one, other, names=(name, other_name))
-    baseline = _run(
-        "always-in baseline", run_compiled, quotes, every, costs, limits, carry, progress
-    )
+    baseline = _run("always-in baseline", trade, quotes, every, costs, limits, carry, progress)
     equity_ts_ns, equity = equity_curve(quotes, made[0], every_s, costs)
     draws = random_entries(
-        quotes, every, len(flagged), costs, limits=limits, carry=carry, seed=seed
+        quotes, every, len(flagged), costs, limits=limits, carry=carry, seed=seed, trade=trade
     )
     holding = buy_and_hold(quotes, costs, config.units, carry=carry)
     metrics = {
@@ -150,7 +142,7 @@ def backtest(
             "buy_and_hold": beside(quotes, holding, costs, config, every_s),
             "random_entry": mean_of([beside(quotes, d, costs, config, every_s) for d in draws]),
         },
-        "cost_ladder": cost_ladder(quotes, flagged, costs, limits=limits, carry=carry),
+        "cost_ladder": cost_ladder(quotes, flagged, costs, limits=limits, carry=carry, trade=trade),
         "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
     }
     return BacktestResult(made[0], equity_ts_ns, equity, metrics)
@@ -166,6 +158,7 @@ def cost_ladder(
     *,
     limits: Limits = NO_LIMITS,
     carry: Carry | None = None,
+    trade: Engine = run_compiled,
 ) -> dict[str, float]:
     """Return the net profit at once, twice and three times the costs, spread included."""
     ladder = {}
@@ -173,7 +166,7 @@ def cost_ladder(
         dearer = costs.times(factor)
         held = carry if factor == 1 else None
         ladder[f"{factor}x"] = float(
-            run_compiled(quotes, signals, dearer, limits=limits, carry=held).pnl.sum()
+            trade(quotes, signals, dearer, limits=limits, carry=held).pnl.sum()
         )
     return ladder
 

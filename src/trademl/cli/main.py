@@ -14,6 +14,7 @@ from trademl._version import __version__
 from trademl.cli import (
     aws,
     backtest,
+    bars,
     config,
     deploy,
     doctor,
@@ -48,6 +49,7 @@ app.command("init")(init.init)
 app.command("doctor")(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(bars.app, name="bars")
 app.add_typer(features.app, name="features")
 app.command("tune")(train.tune)
 app.command("train")(train.train)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from trademl.cli import options
 from trademl.cli.output import check_lines, emit
@@ -14,12 +16,17 @@ if TYPE_CHECKING:
 
 
 def run(
+    strategy: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Strategy file, as --config.")
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Take a strategy from its quotes to a report; steps that are done are skipped."""
-    _run(config, workspace, {}, json)
+    if strategy is not None and config is not None:
+        raise typer.BadParameter("give the strategy file once: as FILE or by --config")
+    _run(strategy or config, workspace, {}, json)
 
 
 def demo(

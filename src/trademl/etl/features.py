@@ -1,7 +1,7 @@
 """Feature rows: what a recipe reads before each row's as-of time, copied into float32.
 
 Shape letters: N rows, D columns, T seconds, R resolutions, A columns known at as-of, B columns of
-indicators.
+indicators of the clock's bars.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.etl.recipe import FeatureRecipe
+from trademl.etl.recipe import BarsOf, FeatureRecipe
 from trademl.market.quotes import NS_PER_S, Quotes
 from trademl.market.seconds import SecondGrid, second_grid, volatility_per_second
 
@@ -49,6 +49,8 @@ class FeatureSource:
         Finished columns to the left and to the right of the lags.
     lags_R2 : ndarray of int64
         Number and spacing of each resolution.
+    n_recorded : int
+        The last columns of ``as_of_NA`` that are indicators of the recording's own bars.
     """
 
     mean_T: NDArray[np.float64]
@@ -58,6 +60,7 @@ class FeatureSource:
     as_of_NA: NDArray[np.float64]
     lags_R2: NDArray[np.int64]
     indicator_NB: NDArray[np.float64]
+    n_recorded: int = 0
 
     def __len__(self) -> int:
         return len(self.cell_N)
@@ -71,7 +74,8 @@ class FeatureSource:
     @property
     def is_finished(self) -> NDArray[np.bool_]:
         """Whether each row's scale and indicators are there, which a full history does not say."""
-        has_all = np.isfinite(self.indicator_NB).all(axis=1)
+        own_NB = self.as_of_NA[:, self.as_of_NA.shape[1] - self.n_recorded :]
+        has_all = np.isfinite(self.indicator_NB).all(axis=1) & np.isfinite(own_NB).all(axis=1)
         finished: NDArray[np.bool_] = np.logical_and(np.isfinite(self.scale_N), has_all)
         return finished
 
@@ -201,10 +205,13 @@ def feature_matrix(
 def _source(
     quotes: Quotes, grid: SecondGrid, as_of_index_N: NDArray[np.int64], recipe: FeatureRecipe
 ) -> FeatureSource:
-    from trademl.etl.indicators import indicator_values
+    from trademl.etl.indicators import indicator_values, recorded_bar_values
 
+    as_of_ns_N = quotes.ts_event[as_of_index_N]
     values = [
-        indicator_values(quotes, quotes.ts_event[as_of_index_N], indicator, recipe.max_gap_s)
+        indicator_values(quotes, as_of_ns_N, indicator, recipe.max_gap_s)
+        if indicator.of == "clock"
+        else recorded_bar_values(quotes, as_of_index_N, indicator)
         for indicator in recipe.indicators
     ]
     return source_of(quotes, grid, as_of_index_N, recipe, values)
@@ -237,14 +244,16 @@ def source_of(
     for window_s in recipe.volatility_s:
         sigma_N = volatility_per_second(grid, cell_N, window_s=window_s, max_gap_s=recipe.max_gap_s)
         at_as_of.append(sigma_N * scale_N)
+    recorded = _indicators(values, mid_N, scale_N, recipe, "recording")
     return FeatureSource(
         grid.mean_T,
         cell_N,
         mid_N,
         scale_N,
-        _columns(at_as_of, len(cell_N)),
+        _columns([*at_as_of, *recorded], len(cell_N)),
         np.array([(x.number, x.spacing_s) for x in recipe.lags], np.int64).reshape(-1, 2),
-        _indicators(values, mid_N, scale_N, recipe),
+        _columns(_indicators(values, mid_N, scale_N, recipe, "clock"), len(cell_N)),
+        len(recorded),
     )
 
 
@@ -270,15 +279,18 @@ def _indicators(
     mid_N: NDArray[np.float64],
     scale_N: NDArray[np.float64],
     recipe: FeatureRecipe,
-) -> NDArray[np.float64]:
+    of: BarsOf,
+) -> list[NDArray[np.float64]]:
     from trademl.etl.indicators import output_names
 
-    columns = []
+    columns: list[NDArray[np.float64]] = []
     for indicator, values_NK in zip(recipe.indicators, values, strict=True):
+        if indicator.of != of:
+            continue
         for k, (_, is_price) in enumerate(output_names(indicator)):
             value_N = values_NK[:, k]
             columns.append((value_N - mid_N) * scale_N if is_price else value_N)
-    return _columns(columns, len(mid_N))
+    return columns
 
 
 def _columns(columns: list[NDArray[np.float64]], n_rows: int) -> NDArray[np.float64]:

@@ -1,6 +1,6 @@
 """TA-Lib indicators on whole bars of mid prices, each value from its own fixed window.
 
-Shape letters: N rows, M bars, W bars of a window, K outputs.
+Shape letters: P quotes, N rows, M bars, W bars of a window, K outputs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def output_names(indicator: Indicator) -> list[tuple[str, bool]]:
     function = talib_function(indicator)
     is_price = _SAME_SCALE in (function.info["function_flags"] or ())
     values = "_".join(f"{v:g}" for v in indicator.parameters.values())
-    stem = "_".join(filter(None, [indicator.name.lower(), values, f"{indicator.bar_s}s"]))
+    bars = f"{indicator.bar_s}s" if indicator.of == "clock" else "bars"
+    stem = "_".join(filter(None, [indicator.name.lower(), values, bars]))
     outputs = list(function.info["output_names"])
     if len(outputs) == 1:
         return [(stem, is_price)]
@@ -60,7 +61,7 @@ def window_bars(indicator: Indicator) -> int:
 
 def window_s(indicator: Indicator) -> int:
     """Return the seconds before the as-of second that a value's bars and the one before cover."""
-    return (window_bars(indicator) + 2) * indicator.bar_s
+    return (window_bars(indicator) + 2 * (indicator.of == "clock")) * indicator.bar_s
 
 
 def longest_silence(indicator: Indicator, max_gap_s: int) -> int:
@@ -97,6 +98,40 @@ def indicator_values(
         if window.start >= 1 and (age_M[window.start - 1 : window.stop] <= max_stale).all():
             values[at] = last_outputs(function, bars_4M[:, window])
     return values[row_N]
+
+
+def recorded_bar_values(
+    quotes: Quotes, as_of_index_N: NDArray[np.int64], indicator: Indicator
+) -> NDArray[np.float64]:
+    """Return an indicator's outputs on the bars that quotes close, shape (N, K).
+
+    NaN where the window and the bar before it are not there, or took longer than ``bar_s`` a bar.
+
+    Raises
+    ------
+    ConfigError
+        If the quotes are not the closes of bars.
+
+    Notes
+    -----
+    Causal: row ``n`` reads bars that ended at or before quote ``as_of_index_N[n]``.
+    """
+    if quotes.bar_P3 is None:
+        raise ConfigError(
+            f"indicator {indicator.name} is of the recording's own bars, and the recording holds "
+            "quotes: set [bars] by, or take of = 'clock'"
+        )
+    n_window = window_bars(indicator)
+    bars_4P = np.vstack([quotes.bar_P3.T + quotes.spread / 2, quotes.mid])
+    before_N = as_of_index_N - n_window  # the window's first bar begins after this one's end
+    took_ns_N = quotes.ts_event[as_of_index_N] - quotes.ts_event[before_N]
+    is_full_N = (before_N >= 0) & (took_ns_N <= n_window * indicator.bar_s * NS_PER_S)
+    values = np.full((len(as_of_index_N), len(output_names(indicator))), np.nan)
+    function = talib_function(indicator)
+    for n in np.flatnonzero(is_full_N):
+        window = slice(int(before_N[n]) + 1, int(as_of_index_N[n]) + 1)
+        values[n] = last_outputs(function, bars_4P[:, window])
+    return values
 
 
 def _bars(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.errors import ConfigError
 from trademl.etl.features import source_of
 from trademl.etl.live_bars import LiveBars
 from trademl.etl.recipe import FeatureRecipe
@@ -44,6 +45,11 @@ class LiveFeatures:
     least_s : int
         Seconds that `grid` has at least, for others who look back.
 
+    Raises
+    ------
+    ConfigError
+        If an indicator is of a recording's own bars: a feed brings quotes.
+
     Notes
     -----
     A quote costs the same for any number of lags: it adds to its second, and a second that is over
@@ -51,6 +57,11 @@ class LiveFeatures:
     """
 
     def __init__(self, recipe: FeatureRecipe, *, least_s: int = 1) -> None:
+        if own := [indicator.name for indicator in recipe.indicators if indicator.of != "clock"]:
+            raise ConfigError(
+                f"indicators {', '.join(own)} are of a recording's own bars, and a feed brings "
+                "quotes: train on indicators with of = 'clock' to trade live"
+            )
         self._recipe = recipe
         self._seconds = SecondRing(max(recipe.history_s, least_s))
         self._bars = [LiveBars(indicator, recipe.max_gap_s) for indicator in recipe.indicators]

@@ -5,7 +5,7 @@ Shape letter: G groups of quotes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from trademl.market.quotes import Quotes
 
 QUOTES_PER_GROUP = 32_768
 _COLUMNS = ("ts_event", "bid", "ask", "mid_open", "high", "low", "flags")
+_BAR = ("bar_open", "bar_high", "bar_low")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,11 @@ class PriceSpool:
 
         with pq.ParquetFile(self.path) as file:
             table = file.read_row_groups(list(range(first, stop)))
-        return Quotes(*(table[name].to_numpy() for name in _COLUMNS))
+        quotes = Quotes(*(table[name].to_numpy() for name in _COLUMNS))
+        if _BAR[0] not in table.column_names:
+            return quotes
+        bar_P3 = np.stack([table[name].to_numpy() for name in _BAR], axis=1)
+        return replace(quotes, bar_P3=bar_P3)
 
 
 def spool_quotes(
@@ -49,8 +54,14 @@ def spool_quotes(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.table({name: getattr(quotes, name) for name in _COLUMNS})
+    columns = {name: getattr(quotes, name) for name in _COLUMNS}
+    if quotes.bar_P3 is not None:
+        columns |= dict(zip(_BAR, np.ascontiguousarray(quotes.bar_P3.T), strict=True))
     pq.write_table(
-        table, path, compression="none", use_dictionary=False, row_group_size=quotes_per_group
+        pa.table(columns),
+        path,
+        compression="none",
+        use_dictionary=False,
+        row_group_size=quotes_per_group,
     )
     return PriceSpool(path, quotes.ts_event[::quotes_per_group].copy(), quotes_per_group)

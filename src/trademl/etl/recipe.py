@@ -19,6 +19,7 @@ SCHEMA_VERSION = 2
 QUOTE_COLUMNS = ("bid", "ask", "mid_open", "high", "low")
 QuoteColumn = Literal["bid", "ask", "mid_open", "high", "low"]
 Scaling = Literal["none", "returns", "volatility"]
+BarsOf = Literal["clock", "recording"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +52,25 @@ class Indicator:
     name : str
         TA-Lib's name, for example ``RSI``.
     bar_s : int
-        Length of a bar; bars are aligned to the clock.
+        Length of a bar, in seconds; bars are aligned to the clock. Of the recording's own bars the
+        most that they may last on average: a row whose window begins earlier is dropped, so that
+        none reaches over a session's end into the one before.
     parameters : mapping
         TA-Lib's own, for example ``{"timeperiod": 14}``.
     bars : int
         Whole bars that each value is computed from; 0 takes what the function needs, four times as
         many where it never forgets (an exponential mean). A fixed number makes a value depend on
         its own window alone, wherever the recording begins.
+    of : {"clock", "recording"}
+        Bars of the clock, made of quotes, or those that the recording itself consists of. Of the
+        latter the last one is read too: it ends on the quote that a row is decided on.
     """
 
     name: str
     bar_s: int = 60
     parameters: Mapping[str, float] = field(default_factory=dict)
     bars: int = 0
+    of: BarsOf = "clock"
 
     def __post_init__(self) -> None:
         if self.bar_s < 1 or self.bars < 0:
@@ -88,7 +95,8 @@ class FeatureRecipe:
     lags : tuple of Lags
         Resolutions, each oldest first, minus the mid at as-of.
     indicators : tuple of Indicator
-        Prices among their outputs are taken minus the mid at as-of.
+        Prices among their outputs are taken minus the mid at as-of. Those on the recording's own
+        bars stand before the lags, the others after them.
     scaling : {"none", "returns", "volatility"}
         Unit of price columns: quote currency; shares of the mid; or multiples of the move to be
         expected over ``scaling_window_s`` from the volatility of that window before as-of.
@@ -151,7 +159,12 @@ class FeatureRecipe:
 
     def columns(self) -> list[dict[str, str]]:
         """Return name, unit and latest time read of each column, in order."""
-        return [*self._at_as_of(), *self._lag_columns(), *self._indicator_columns()]
+        return [
+            *self._at_as_of(),
+            *self._indicator_columns("recording"),
+            *self._lag_columns(),
+            *self._indicator_columns("clock"),
+        ]
 
     def _at_as_of(self) -> list[dict[str, str]]:
         relative = f"{self._price_unit}, minus the mid at as-of"
@@ -177,15 +190,15 @@ class FeatureRecipe:
                 )
         return columns
 
-    def _indicator_columns(self) -> list[dict[str, str]]:
+    def _indicator_columns(self, of: BarsOf) -> list[dict[str, str]]:
         from trademl.etl.indicators import output_names
 
         columns = []
-        for indicator in self.indicators:
+        for indicator in (i for i in self.indicators if i.of == of):
             for name, is_price in output_names(indicator):
                 unit = f"{self._price_unit}, minus the mid at as-of" if is_price else "of TA-Lib"
                 end = f"end of the last {indicator.bar_s} s bar before the as-of second"
-                columns.append(_column(name, unit, end))
+                columns.append(_column(name, unit, "as-of" if of == "recording" else end))
         return columns
 
     @property

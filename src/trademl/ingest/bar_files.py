@@ -18,7 +18,7 @@ from trademl.ingest.batch import Batch
 from trademl.ingest.csv_columns import CsvColumns, LastOf, first_row, has_header, read_blocks
 from trademl.ingest.original_files import DEAL_COLUMNS, NS_PER_MS, entered_without_exit
 from trademl.ingest.sessions import session_extremes
-from trademl.ingest.table_file import numbers_of, place, read_table, refuse_many, times_of
+from trademl.ingest.table_file import numbers_of, only, place, read_table, refuse_many, times_of
 from trademl.market.bars import Bars, check_bars
 from trademl.market.orders import Orders, Side
 from trademl.market.quotes import NS_PER_S, Quotes
@@ -121,7 +121,13 @@ def are_bars(path: Path) -> bool:
     return bool({"open", "bid_open"} & names)
 
 
-def read_bars(path: Path, *, spread: float | None = None, timezone: str | None = None) -> Bars:
+def read_bars(
+    path: Path,
+    *,
+    spread: float | None = None,
+    timezone: str | None = None,
+    instrument: str | None = None,
+) -> Bars:
     """Read a Parquet or CSV file of the OHLC bars of one instrument.
 
     Parameters
@@ -130,17 +136,20 @@ def read_bars(path: Path, *, spread: float | None = None, timezone: str | None =
         ``time`` (or ``timestamp``, ``datetime``, ``ts_event``) is when each bar begins. Prices are
         ``bid_open``, ``bid_high``, ``bid_low``, ``bid_close`` (or ``bid``) and ``ask_open``,
         ``ask_close`` and so on (or ``offer_...``); or ``open``, ``high``, ``low``, ``close`` of
-        mids or trades, which need a spread.
+        mids or trades, which need a spread. ``ts_close``, if there is one, is when each ends, UTC
+        nanoseconds.
     spread : float, optional
         Ask minus bid of bars that have one price: half of it is taken off for the bid.
     timezone : str, optional
         Zone of naive times.
+    instrument : str, optional
+        The one to read where a file holds several.
 
     Returns
     -------
     Bars
-        Each lasts as long as the shortest step between two. A bar's spread is the widest of its
-        open and its close.
+        Each lasts as long as the shortest step between two where the file names no end. A bar's
+        spread is the widest of its open and its close.
 
     Raises
     ------
@@ -149,7 +158,10 @@ def read_bars(path: Path, *, spread: float | None = None, timezone: str | None =
         not above 0, or bars that contradict themselves or the one before.
     """
     table = read_table(path)
-    refuse_many(path, table, {name.lower(): name for name in table.column_names})
+    columns = {name.lower(): name for name in table.column_names}
+    if instrument:
+        table = only(table, columns, instrument)
+    refuse_many(path, table, columns)
     return bars_of(path, table, spread=spread, timezone=timezone)
 
 
@@ -159,7 +171,8 @@ def bars_of(
     """Return the rows of one instrument as bars; arguments and errors as `read_bars`."""
     columns = {name.lower(): name for name in table.column_names}
     ts_open = times_of(path, table, columns, timezone)
-    if len(ts_open) < 2 or (steps := np.diff(ts_open)).min() <= 0:
+    has_ends = "ts_close" in columns
+    if len(ts_open) < 2 or (steps := np.diff(ts_open)).min() < (not has_ends):
         row = 0 if len(ts_open) < 2 else int((steps <= 0).argmax()) + 1
         raise DataError(
             f"{place(path, row)} does not begin after the one before it; expected two bars or "
@@ -170,7 +183,8 @@ def bars_of(
     else:
         ohlc, spread_P = _one_price(path, table, columns, spread)
     open_, high, low, close = ohlc
-    bars = Bars(ts_open, ts_open + steps.min(), open_, high, low, close, spread_P)
+    ts_close = _ends(path, table, columns["ts_close"]) if has_ends else ts_open + steps.min()
+    bars = Bars(ts_open, ts_close, open_, high, low, close, spread_P)
     check_bars(bars)
     return bars
 
@@ -181,7 +195,11 @@ def closes(bars: Bars) -> Quotes:
     extremes = session_extremes(
         bars.ts_close, (bid + ask) / 2, timezone="UTC", session_open="00:00"
     )
-    return Quotes(bars.ts_close, bid, ask, *extremes, np.zeros(len(bars), np.uint8))
+    flags, bar_P3 = (
+        np.zeros(len(bars), np.uint8),
+        np.stack([bars.open, bars.high, bars.low], axis=1),
+    )
+    return Quotes(bars.ts_close, bid, ask, *extremes, flags, bar_P3=bar_P3)
 
 
 Prices = NDArray[np.float64]
@@ -224,6 +242,14 @@ def _price(path: Path, table: pa.Table, columns: dict[str, str], side: str, name
             f"{place(path, row)} has {wanted} {price_P[row]:g}, expected a finite number above 0"
         )
     return price_P
+
+
+def _ends(path: Path, table: pa.Table, name: str) -> NDArray[np.int64]:
+    import pyarrow as pa
+
+    if not pa.types.is_integer(table[name].type) or table[name].null_count:
+        raise DataError(f"{path}: column {name} holds {table[name].type}, expected UTC nanoseconds")
+    return np.asarray(table[name], np.int64)
 
 
 def _recorded(rows: CsvColumns, *, is_original: bool) -> NDArray[np.float32]:

@@ -98,6 +98,7 @@ class BatchFiles:
     quotes: Quotes
     first_seq: int
     transactions: Path
+    bars: Bars | None = None
 
     def blocks(self) -> Iterator[Batch]:
         """Yield the orders some at a time, in order.
@@ -109,7 +110,7 @@ class BatchFiles:
         """
         after = LastOf()
         for rows in read_blocks(self.transactions):
-            yield _batch(rows, self.quotes, self.first_seq, after)
+            yield replace(_batch(rows, self.quotes, self.first_seq, after), bars=self.bars)
 
 
 def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) -> None:
@@ -177,13 +178,7 @@ def read_batch(batch: Artifact) -> Batch:
     DataError
         If a file is damaged, or an order points outside the prices.
     """
-    read = read_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
-    if BARS not in batch.manifest["files"]:
-        return read
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(batch.file(BARS))
-    return replace(read, bars=Bars(*(table[f.name].to_numpy() for f in fields(Bars))))
+    return whole_batch(open_batch(batch))
 
 
 def open_batch(batch: Artifact) -> BatchFiles:
@@ -194,7 +189,15 @@ def open_batch(batch: Artifact) -> BatchFiles:
     DataError
         If the file of prices is damaged.
     """
-    return open_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    opened = open_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    if BARS not in batch.manifest["files"]:
+        return opened
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(batch.file(BARS))
+    bars = Bars(*(table[f.name].to_numpy() for f in fields(Bars)))
+    bar_P3 = np.stack([bars.open, bars.high, bars.low], axis=1)
+    return replace(opened, quotes=replace(opened.quotes, bar_P3=bar_P3), bars=bars)
 
 
 def read_batch_files(prices: Path, transactions: Path) -> Batch:

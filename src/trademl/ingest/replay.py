@@ -15,6 +15,7 @@ from trademl.ingest.order_bot import OrderBotConfig, place_orders
 from trademl.ingest.sources import FeedConfig, quotes_path, read_quotes
 from trademl.ingest.tick_store import TickStore
 from trademl.ledger import Ledger, tables
+from trademl.market.bars import Bars
 from trademl.market.costs import Costs
 from trademl.market.fills import settle
 from trademl.market.health import MAX_DELAY_S, flag_delays
@@ -95,7 +96,7 @@ def export(
         If the spread is as wide as a barrier, or no order could be resolved.
     """
     parameters = {"orders": asdict(bot), "costs": asdict(costs), "max_delay_s": max_delay_s}
-    if (done := _published(recording, parameters, store, ledger)) is not None:
+    if (done := published_batches(recording, parameters, store, ledger)) is not None:
         return done
     known = ticks.find(recording)
     instrument = known.instrument if known else ""
@@ -107,6 +108,42 @@ def export(
         )
     orders = place_orders(quotes, bot)
     transactions = settle(quotes, orders, costs)
+    return publish_batches(
+        recording, instrument, quotes, orders, transactions, bot, costs, parameters, store, ledger
+    )
+
+
+def publish_batches(
+    recording: str,
+    instrument: str,
+    quotes: Quotes,
+    orders: Orders,
+    transactions: Transactions,
+    bot: OrderBotConfig,
+    costs: Costs,
+    parameters: Mapping[str, Any],
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    bars: Bars | None = None,
+) -> list[Artifact]:
+    """Cut settled orders into batches, and publish those that are not there.
+
+    Parameters
+    ----------
+    bars : Bars, optional
+        What the orders were settled on, where ``quotes`` are closes of bars.
+
+    Returns
+    -------
+    list of Artifact
+        All batches of the recording, oldest first.
+
+    Raises
+    ------
+    DataError
+        If no order could be resolved.
+    """
     ranges = cut_batches(quotes, transactions, bot, costs, is_finished=True)
     for number, (start, stop) in enumerate(ranges):
         rows = slice(start, stop)
@@ -116,6 +153,7 @@ def export(
             orders.take(rows).shift(-first_seq),
             transactions.take(rows).shift(-first_seq),
             np.arange(start, stop),
+            bars=None if bars is None else bars.slice(first_seq, last_seq),
         )
         with store.create(
             _batch_id(recording, parameters, number),
@@ -126,7 +164,7 @@ def export(
             draft.metrics.update(
                 instrument=instrument, n_placed_in_recording=len(orders), **_metrics(batch)
             )
-    return _published(recording, parameters, store, ledger) or []
+    return published_batches(recording, parameters, store, ledger) or []
 
 
 def record_batch(batch: Artifact, ledger: Ledger) -> None:
@@ -151,9 +189,10 @@ def _batch_id(recording: str, parameters: Mapping[str, Any], number: int) -> str
     return artifact_id("batch", {"recording": recording}, {**parameters, "number": number})
 
 
-def _published(
+def published_batches(
     recording: str, parameters: Mapping[str, Any], store: ArtifactStore, ledger: Ledger
 ) -> list[Artifact] | None:
+    """Return a recording's batches made with these parameters, oldest first; None if not all."""
     if (first := store.find(_batch_id(recording, parameters, 0))) is None:
         return None
     n_batches = first.manifest["parameters"]["of"]

@@ -1,4 +1,4 @@
-"""First, highest and lowest mid of the trading session so far.
+"""Sessions by the time of day, and the first, highest and lowest mid of each so far.
 
 Shape letter: P quotes.
 """
@@ -38,9 +38,7 @@ def session_days(
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not (match := re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", session_open)):
-        raise ConfigError(f"session_open is {session_open!r}, expected HH:MM, for example 17:00")
-    opens_ns = (int(match[1]) * 60 + int(match[2])) * 60 * 1_000_000_000
+    opens_ns = _time_of_day_ns(session_open)
     try:
         local = pc.local_timestamp(pa.array(ts_event).cast(pa.timestamp("ns", timezone)))
     except pa.ArrowInvalid as error:
@@ -50,6 +48,41 @@ def session_days(
         ) from error
     days: NDArray[np.int64] = (local.cast(pa.int64()).to_numpy() - opens_ns) // _NS_PER_DAY
     return days
+
+
+def session_spans(
+    ts_event: NDArray[np.int64], *, timezone: str, session_open: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each session that holds a time opens, and when the next one would, UTC ns.
+
+    Raises
+    ------
+    ConfigError
+        As `session_days`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    days = np.unique(session_days(ts_event, timezone=timezone, session_open=session_open))
+    local_ns = np.stack([days, days + 1]) * _NS_PER_DAY + _time_of_day_ns(session_open)
+    opens, closes = (
+        pc.assume_timezone(
+            pa.array(row).cast(pa.timestamp("ns")),
+            timezone,
+            ambiguous="latest",
+            nonexistent="latest",
+        )
+        .cast(pa.int64())
+        .to_numpy()
+        for row in local_ns
+    )
+    return opens, closes
+
+
+def _time_of_day_ns(session_open: str) -> int:
+    if not (match := re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", session_open)):
+        raise ConfigError(f"session_open is {session_open!r}, expected HH:MM, for example 17:00")
+    return (int(match[1]) * 60 + int(match[2])) * 60 * 1_000_000_000
 
 
 def session_extremes(

@@ -140,8 +140,8 @@ def _refuse_bars(path: Path, columns: dict[str, str]) -> None:
     if {"open", "high", "low", "close"} <= set(columns) and "bid" not in columns:
         raise DataError(
             f"{path}: holds bars (open, high, low, close), not quotes; expected bid and ask, or "
-            "trade prints: 600 one-second lags and barrier fills need ticks; orders of your own on "
-            "bars are taken by trademl features build --prices"
+            "trade prints: 600 one-second lags and barrier fills need ticks; a strategy trades on "
+            "bars with [bars] by = 'file', orders of your own go to trademl features build --prices"
         )
 
 

@@ -63,6 +63,19 @@ def refuse_many(path: Path, table: pa.Table, columns: dict[str, str]) -> None:
             )
 
 
+def only(table: pa.Table, columns: dict[str, str], instrument: str) -> pa.Table:
+    """Return the rows of one instrument; all of them where no column names it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in INSTRUMENT:
+        if name in columns:
+            is_it = pc.equal(table[columns[name]].cast(pa.string()), instrument)
+            if pc.any(is_it).as_py():
+                return table.filter(is_it)
+    return table
+
+
 def column_of(path: Path, columns: dict[str, str], names: Sequence[str], hint: str = "") -> str:
     """Return the name in the file of the first of ``names`` that it has, in whatever case."""
     for name in names:

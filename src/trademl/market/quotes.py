@@ -58,6 +58,8 @@ class Quotes:
         Units shown at the touch; nothing fills on a side that shows 0.
     volatility : ndarray of float64, optional
         Volatility of one second as known on each quote: see `market.friction`.
+    bar_P3 : ndarray of float64, optional
+        Where each quote is the close of a bar: open, high and low of the bar's bids.
     """
 
     ts_event: NDArray[np.int64]
@@ -72,6 +74,7 @@ class Quotes:
     bid_size: NDArray[np.float64] | None = None
     ask_size: NDArray[np.float64] | None = None
     volatility: NDArray[np.float64] | None = None
+    bar_P3: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.ts_event)

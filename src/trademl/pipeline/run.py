@@ -16,6 +16,7 @@ from trademl.errors import require_extra
 from trademl.etl.build import build_features
 from trademl.etl.labels import Labelling
 from trademl.etl.verify import require_proof, verify_dataset
+from trademl.ingest.bar_batches import export_on_bars
 from trademl.ingest.replay import export, replay
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
@@ -115,16 +116,13 @@ def _run_steps(
 def _ingest(strategy: Strategy, workspace: Workspace, progress: Progress) -> Artifact:
     progress.step("ingest")
     began = datetime.now(UTC)
-    recording = replay(strategy.feed, workspace.ticks, progress=progress)
-    batches = export(
-        recording,
-        workspace.ticks,
-        strategy.orders,
-        strategy.costs,
-        workspace.store,
-        workspace.ledger,
-        max_delay_s=strategy.health.max_delay_s,
-    )
+    bot, costs, store, ledger = (strategy.orders, strategy.costs, workspace.store, workspace.ledger)
+    if strategy.bars.by:
+        batches = export_on_bars(strategy.feed, strategy.bars, bot, costs, store, ledger)
+    else:
+        recording = replay(strategy.feed, workspace.ticks, progress=progress)
+        delay_s = strategy.health.max_delay_s
+        batches = export(recording, workspace.ticks, bot, costs, store, ledger, max_delay_s=delay_s)
     newest = batches[-1]
     progress.done(_made(newest, began, f"{newest.metrics['n_orders']} orders"))
     return newest

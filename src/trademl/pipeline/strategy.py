@@ -19,6 +19,7 @@ from trademl.backtest.walk_windows import LearnSettings
 from trademl.errors import ConfigError
 from trademl.etl.recipe import FeatureRecipe
 from trademl.etl.splits import SplitConfig
+from trademl.ingest.bar_batches import BarsConfig
 from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sessions import session_days
 from trademl.ingest.sources import FeedConfig
@@ -54,6 +55,7 @@ class Strategy:
     name: str = "default"
     seed: int = 7
     feed: FeedConfig = field(default_factory=FeedConfig)
+    bars: BarsConfig = field(default_factory=BarsConfig)
     orders: OrderBotConfig = field(default_factory=OrderBotConfig)
     costs: Costs = field(default_factory=realistic_costs)
     health: HealthConfig = field(default_factory=HealthConfig)
