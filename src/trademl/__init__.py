@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from trademl.market.quotes import Quotes
     from trademl.monitor.tear_sheet import write_tear_sheet
     from trademl.pipeline.allocate import allocate
+    from trademl.pipeline.hedging import HedgeOptions, plan_outage, watch_region
     from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
     from trademl.pipeline.run import run
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from trademl.serve.batch import predict_files
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
+    from trademl.serve.routing.server import route
     from trademl.serve.server import serve
     from trademl.train.card import model_card
     from trademl.train.control import fit_control
@@ -79,6 +81,7 @@ _HOME = {
     "Costs": "market.costs",
     "FeatureRecipe": "etl.recipe",
     "Fold": "etl.folds",
+    "HedgeOptions": "pipeline.hedging",
     "Ledger": "ledger",
     "LinearLearnerParameters": "train.hyperparameters",
     "LiveOptions": "pipeline.live",
@@ -123,6 +126,7 @@ _HOME = {
     "open_recordio": "etl.record_file",
     "plan_hosting": "aws.hosted",
     "plan_on_ec2": "aws.hosted",
+    "plan_outage": "pipeline.hedging",
     "plan_training": "aws.plan",
     "plan_transform": "aws.transform",
     "plan_tuning": "aws.plan",
@@ -134,6 +138,7 @@ _HOME = {
     "refresh_prices": "aws.prices",
     "replay": "ingest.replay",
     "rollback_model": "pipeline.promotion",
+    "route": "serve.routing.server",
     "run": "pipeline.run",
     "run_allocation": "backtest.allocation",
     "run_backtest": "backtest.run",
@@ -157,6 +162,7 @@ _HOME = {
     "tune_on_sagemaker": "aws.jobs",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
+    "watch_region": "pipeline.hedging",
     "write_recordio": "etl.recordio",
     "write_simulation": "ingest.simulated",
     "write_tear_sheet": "monitor.tear_sheet",
