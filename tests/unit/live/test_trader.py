@@ -245,7 +245,9 @@ def test_costs_that_the_paper_broker_does_not_charge_are_refused(ledger):
 
 
 def region(ledger, name):
-    return LeaseHolder(ledger, "s", home="hk", region=name, holder=name, trades=True)
+    return LeaseHolder(
+        ledger, "s", home="hk", region=name, holder=name, trades=True, ttl_ms=600_000
+    )
 
 
 def lose(ledger):
@@ -256,9 +258,10 @@ def lose(ledger):
 
 
 def test_a_region_goes_on_with_the_run_of_one_that_was_lost(ledger, tmp_path):
-    quotes = recording()
+    quotes = recording(n=1_500)
     whole = Ledger(f"sqlite:///{tmp_path / 'whole.db'}")
-    unbroken = run_all(make_trader(whole), quotes)
+    with whole.engine.connect():
+        unbroken = run_all(make_trader(whole), quotes)
     cut = int(np.searchsorted(quotes.ts_event, unbroken[3].entry_ns, "right"))  # a position is open
     ticks = list(ticks_of(quotes))
     lost = make_trader(ledger, fence=region(ledger, "hk").acquire())
@@ -283,7 +286,7 @@ def test_a_region_goes_on_with_the_run_of_one_that_was_lost(ledger, tmp_path):
 
 
 def test_an_order_not_sent_when_its_region_was_lost_never_goes_out(ledger, monkeypatch):
-    quotes = recording()
+    quotes = recording(n=1_500)
 
     def die(self):
         raise Killed
@@ -300,7 +303,7 @@ def test_an_order_not_sent_when_its_region_was_lost_never_goes_out(ledger, monke
 
     assert [ledger.get(BrokerOrder, key).status for key in keys] == ["cancelled", "cancelled"]
     assert not {row.order_key for row in ledger.rows(BrokerFilled)} & set(keys)
-    assert len(trips) > 5
+    assert len(trips) > 2
 
 
 def test_a_trader_that_may_trade_no_more_stops_before_the_quote(ledger):
