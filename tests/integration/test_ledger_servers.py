@@ -6,6 +6,9 @@ MySQL or MariaDB is tried where ``TRADEML_TEST_MYSQL_URL`` names an empty databa
 from __future__ import annotations
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, Thread
 
 import pytest
 from alembic import command
@@ -19,6 +22,8 @@ from ledger_cases import add_batch, add_model, add_study
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM
 from trademl.ledger.database import MIGRATIONS, VERSION_TABLE, open_engine
+from trademl.live.lease import LeaseHolder, lease_state
+from trademl.live.outbox import Fence, hold
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,59 @@ def test_many_trades_come_back_as_they_were_written(url):
     assert [{name: getattr(t, name) for name in rows[0]} for t in found] == rows
     with ledger.engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM trades")) == len(rows)
+    ledger.close()
+
+
+def test_of_regions_that_race_for_a_lease_one_gets_it_and_another_after_it_ended(url):
+    ledger = Ledger(url)
+    holders = [
+        LeaseHolder(ledger, "s", home="hk", region=region, holder=region, ttl_ms=1500, trades=True)
+        for region in ("hk", "us", "eu", "jp")
+    ]
+    assert holders[0].acquire() == Fence("s", 1)
+    holders[0].release()
+    with ThreadPoolExecutor(4) as pool:
+        taken = [fence for fence in pool.map(LeaseHolder.acquire, holders) if fence]
+        assert taken == [Fence("s", 2)]
+        with ledger.session() as session:
+            assert hold(session, taken[0])
+            assert not hold(session, Fence("s", 1))
+        while lease_state(ledger, "s").left_ms > 0:  # by the database's clock
+            time.sleep(0.05)
+        with ledger.session() as session:
+            assert not hold(session, taken[0])
+        assert [fence for fence in pool.map(LeaseHolder.acquire, holders) if fence] == [
+            Fence("s", 3)
+        ]
+    assert lease_state(ledger, "s").home_token == 3
+    ledger.close()
+
+
+def test_a_lease_is_not_taken_from_under_a_transaction_that_holds_it(url):
+    ledger = Ledger(url)
+    home, other = (
+        LeaseHolder(ledger, "s", home="hk", region=region, holder=region, ttl_ms=300)
+        for region in ("hk", "us")
+    )
+    fence, began = home.acquire(), Event()
+    taken = []
+
+    def take():
+        began.set()
+        while not (found := other.acquire()):
+            time.sleep(0.02)
+        taken.append((found, time.monotonic()))
+
+    with ledger.session() as session:
+        assert hold(session, fence)
+        thread = Thread(target=take)
+        thread.start()
+        began.wait()
+        time.sleep(0.6)  # it has ended, and the other region asks for it
+        ended = time.monotonic()
+    thread.join()
+    assert taken[0][0] == Fence("s", 2)
+    assert taken[0][1] > ended
     ledger.close()
 
 

@@ -20,9 +20,10 @@ import pytest
 
 from running import one_line
 from trademl.config import load_settings
+from trademl.errors import ConfigError, TrademlError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge, LiveDecision
-from trademl.live.lease import lease_state
+from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.positions import positions
 from trademl.pipeline.hedging import HedgeOptions, watch_region
 from trademl.pipeline.live import LiveOptions, trade_live
@@ -212,8 +213,36 @@ def hedge(folder, workspace, *words):
         ('home = "hk"', 'home = "hk"', "has no fill of TEST in this ledger: give --price"),
     ],
 )
-def test_a_watch_that_could_not_hedge_does_not_begin(there, old, new, message):
+def test_a_watch_that_could_not_hedge_does_not_begin(there, old, new, message, monkeypatch):
     folder, workspace = there
     path = folder / "strategy.toml"
     path.write_text(path.read_text().replace(old, new))
-    assert message in one_line(hedge(folder, workspace))
+    monkeypatch.chdir(folder)
+    strategy = load_settings(path, environ={}).strategy
+    with Workspace(workspace) as opened, pytest.raises(TrademlError, match=message):
+        watch_region(strategy, opened, HedgeOptions("us", ("http://127.0.0.1:1",), "20"))
+
+
+@pytest.mark.parametrize(
+    ("text", "age_s", "message"),
+    [(None, 0, "neither a price nor a file"), ("x", 0, "neither a price"), ("20", 90, "90 s ago")],
+)
+def test_a_spot_that_is_no_price_of_now_is_refused(there, tmp_path, text, age_s, message):
+    folder, workspace = there
+    path = tmp_path / "spot"
+    if text is not None:
+        path.write_text(text)
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    done = one_line(hedge(folder, workspace, "--price", "100", "--spot", str(path)))
+    assert message in done
+
+
+def test_without_a_lease_nobody_trades_beside_a_region_that_has_one(there):
+    folder, workspace = there
+    with Workspace(workspace) as opened:
+        home = LeaseHolder(
+            opened.ledger, "small", home="hk", region="hk", holder="1", ttl_ms=600_000
+        )
+        home.acquire()
+        with pytest.raises(ConfigError, match="region hk holds the lease of small"):
+            trade_live(load_settings(folder / "strategy.toml", environ={}).strategy, opened)

@@ -123,8 +123,8 @@ class Exchange:
                 return Outcome(None, "", TOO_LATE, len(self._asked))
             if not self._tasks:
                 self._ask_next()  # it failed: the next one, whatever the budget
-            elif not done and (region := self._next()) and self._budget.spend():
-                self._ask(region)
+            elif not done and self._next() is not None and self._budget.spend():
+                self._ask_next()
         return Outcome(None, "", NO_REGION, len(self._asked))
 
     def _patience_s(self, left_s: float) -> float:
