@@ -23,7 +23,7 @@ def route(
     regions: RegionsFile = None,
     region: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=URL", help="A region's server; give several, best first."),
+        typer.Option(metavar="NAME=URL", help="A region's server; give several."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8090,
