@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from trademl.errors import ServeError
 from trademl.serve.client import predict
 from trademl.serve.routing.server import BackgroundRoute
 from trademl.serve.routing.settings import RegionConfig, Regions, RouteConfig
+from trademl.serve.routing.upstream import Upstream
 from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig
 
 PROGRAM = """
@@ -219,6 +221,63 @@ def test_the_deadline_that_a_region_is_told_is_what_is_left():
     assert 1000 < float(headers["x-trademl-deadline-ms"]) < 3000
     assert abs(int(headers["x-trademl-sent-ns"]) - time.time_ns()) < 60 * 10**9
     assert headers["x-trademl-spread"] == "0.5"
+
+
+def upstream_of(answer):
+    """Return what two questions to a server come to, and how many connections it saw.
+
+    The server is a function of connection's and request's number that returns bytes; empty ones
+    close the connection.
+    """
+    n_connections = 0
+
+    async def serve(reader, writer):
+        nonlocal n_connections
+        n_connections += 1
+        connection, request = n_connections, 0
+        while await reader.readuntil(b"\r\n\r\n"):
+            request += 1
+            if not (said := answer(connection, request)):
+                break
+            writer.write(said)
+        writer.close()
+
+    async def run():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            upstream = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            found = []
+            for _ in range(2):
+                try:
+                    found.append((await upstream.ask("GET", "/", {})).body)
+                except ConnectionError as error:
+                    found.append(str(error))
+            upstream.close()
+        return found
+
+    return asyncio.run(run()), n_connections
+
+
+YES = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found", "n_connections"),
+    [
+        (lambda c, r: YES, [b"yes", b"yes"], 1),
+        (lambda c, r: YES if r == 1 else b"", [b"yes", b"yes"], 2),  # it had died while kept
+        (lambda c, r: YES if c == r == 1 else b"", [b"yes", "it closed the connection"], 2),
+        (lambda c, r: b"", ["it closed the connection"] * 2, 2),
+        (lambda c, r: b"rubbish\r\n\r\n", ["it answers no HTTP"] * 2, 2),
+        (lambda c, r: b"HTTP/1.1 100 Continue\r\n\r\n" + YES, [b"yes", b"yes"], 1),
+        (
+            lambda c, r: YES.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+            [b"yes", b"yes"],
+            2,
+        ),
+    ],
+)
+def test_a_kept_connection_that_died_is_opened_again_once(answer, found, n_connections):
+    assert upstream_of(answer) == (found, n_connections)
 
 
 def test_with_every_region_away_the_route_abstains_or_fails_as_the_caller_asks():

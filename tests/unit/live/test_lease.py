@@ -169,6 +169,15 @@ def test_a_lease_that_was_let_go_of_is_free_at_once(two):
     assert other.acquire().token == 2
 
 
+def test_who_lost_a_lease_lets_go_of_nothing(two, world):
+    home, other = two
+    home.acquire()
+    world.now_ms += 1001
+    other.acquire()
+    home.release()
+    assert home.acquire() is None
+
+
 def test_a_region_that_is_not_at_home_cannot_make_a_lease(two):
     assert two[1].acquire() is None
 
