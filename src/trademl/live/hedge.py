@@ -171,15 +171,20 @@ def _fire_once(
     return Fired(True, key, f"buy {plan.contracts} {plan.instrument}", plan)
 
 
+def hedge_of(ledger: Ledger, state: LeaseState | None) -> Hedge | None:
+    """Return the hedge of the outage that a lease's state stands for, unless it was taken back."""
+    hedge = None if state is None else ledger.get(Hedge, (state.name, state.home_token))
+    return None if hedge is None or hedge.recovered_at_ns is not None else hedge
+
+
 def take_up(ledger: Ledger, holder: LeaseHolder) -> str:
     """Give the hedge of this outage a new fence where it has not gone out; return its key.
 
     Whoever fired it may have died before it was sent, and its lease ended with it. Empty where
     nothing waits, or where another region has the lease.
     """
-    state = lease_state(ledger, holder.name)
-    hedge = None if state is None else ledger.get(Hedge, (state.name, state.home_token))
-    key = hedge.report["key"] if hedge is not None and hedge.recovered_at_ns is None else ""
+    hedge = hedge_of(ledger, lease_state(ledger, holder.name))
+    key = hedge.report["key"] if hedge is not None else ""
     order = ledger.get(BrokerOrder, key) if key else None
     if order is None or order.status not in ("queued", "sending"):
         return ""

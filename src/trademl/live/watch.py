@@ -16,7 +16,7 @@ from typing import Literal
 
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge
-from trademl.live.hedge import Evidence, Recovered, fire_hedge, recover, take_up, why_not
+from trademl.live.hedge import Evidence, Recovered, fire_hedge, hedge_of, recover, take_up, why_not
 from trademl.live.hedge_size import HedgeConfig
 from trademl.live.lease import LeaseHolder, LeaseState, lease_state
 from trademl.live.sender import Sender
@@ -101,6 +101,8 @@ class HedgeWatch:
         state = evidence.lease
         if state is not None and state.left_ms > 0 and state.token == state.home_token:
             return self._looked_after(state, why)
+        if why and 0 < self._misses < self._most_misses and evidence.is_server_up:
+            why = f"no server of region {self._config.home} answered, {self._misses} looks in a row"
         if why:
             return self._wait(why, state)
         return self._gone(evidence)
@@ -116,7 +118,7 @@ class HedgeWatch:
         return Evidence(state, is_up, is_up or self._is_market_up())
 
     def _looked_after(self, state: LeaseState, why: str) -> Look:
-        standing = [h for h in self._ledger.rows(Hedge, lease=state.name) if _stands(h)]
+        standing = self._ledger.rows(Hedge, lease=state.name, recovered_at_ns=None)
         if not standing:
             self._sender.work()  # what was cancelled while the broker was away
             return Look("there", why)
@@ -126,13 +128,13 @@ class HedgeWatch:
 
     def _wait(self, why: str, state: LeaseState | None) -> Look:
         self._holder.release()  # an order that waits goes out only if the region is gone again
-        hedge = self._hedge(state)
+        hedge = hedge_of(self._ledger, state)
         if hedge is not None:
-            return Look("hedged", f"hedged; {why}", hedge.report["key"])
+            return Look("hedged", why, hedge.report["key"])
         return Look("there", why)
 
     def _gone(self, evidence: Evidence) -> Look:
-        if (hedge := self._hedge(evidence.lease)) is None:
+        if (hedge := hedge_of(self._ledger, evidence.lease)) is None:
             prices = self._prices()
             fired = fire_hedge(
                 self._ledger,
@@ -154,13 +156,6 @@ class HedgeWatch:
         self._keep_or_release(look.key)
         return look
 
-    def _hedge(self, state: LeaseState | None) -> Hedge | None:
-        """Return the standing hedge of this outage."""
-        if state is None:
-            return None
-        hedge = self._ledger.get(Hedge, (state.name, state.home_token))
-        return hedge if hedge is not None and _stands(hedge) else None
-
     def _keep_or_release(self, key: str) -> None:
         """Hold the lease only until the order is out, so that the home region may come back."""
         order = self._ledger.get(BrokerOrder, key) if key else None
@@ -168,10 +163,6 @@ class HedgeWatch:
             self._holder.renew()
         else:
             self._holder.release()
-
-
-def _stands(hedge: Hedge) -> bool:
-    return hedge.recovered_at_ns is None
 
 
 def _in_words(region: str, found: Recovered) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerFilled, BrokerOrder
-from trademl.live.hedge import Evidence, plan_for, report, why_not
+from trademl.live.hedge import Evidence, hedge_of, plan_for, report, why_not
 from trademl.live.hedge_size import HedgeConfig, check_fresh
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.paper_options import PaperOptions
@@ -31,7 +31,6 @@ from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
 from trademl.serve.routing.settings import check_region_name, market_address
 
-JOURNAL = "paper-options.jsonl"
 _log = logging.getLogger(__name__)
 
 
@@ -101,7 +100,10 @@ def plan_outage(strategy: Strategy, workspace: Workspace, options: HedgeOptions)
     config, ledger = _hedged(strategy, options), workspace.ledger
     prices = _prices(ledger, strategy.name, config, options)
     is_up = any_server_answers(options.servers)
-    evidence = Evidence(lease_state(ledger, strategy.name), is_up, is_up or options.is_market_up)
+    lease = lease_state(ledger, strategy.name)
+    evidence = Evidence(lease, is_up, is_up or options.is_market_up)
+    is_hedged = hedge_of(ledger, lease) is not None
+    why = why_not(evidence, config.home) or ("this outage is hedged already" if is_hedged else "")
     plan = plan_for(
         ledger, strategy.name, config, price=prices.price, spot=prices.spot, now_ns=time.time_ns()
     )
@@ -110,7 +112,7 @@ def plan_outage(strategy: Strategy, workspace: Workspace, options: HedgeOptions)
         "strategy": strategy.name,
         "home": config.home,
         "position": held.quantity if held else 0.0,
-        "would_fire": not (why := why_not(evidence, config.home)),
+        "would_fire": not why,
         "why_not": why,
         **asdict(prices),
         **report(plan),
@@ -148,7 +150,10 @@ def watch_region(
     config, ledger = _hedged(strategy, options), workspace.ledger
     _prices(ledger, strategy.name, config, options)
     stop, progress = stop or Event(), progress or Silent()
-    broker = PaperOptions(workspace.root / JOURNAL, fills_at_once=not options.rests)
+    account = f"paper-options-{options.region}"
+    broker = PaperOptions(
+        workspace.root / f"{account}.jsonl", fills_at_once=not options.rests, name=account[:60]
+    )
     watch = HedgeWatch(
         ledger,
         strategy.name,
