@@ -18,14 +18,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from running import one_line
 from trademl.config import load_settings
-from trademl.errors import ConfigError, TrademlError
+from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge, LiveDecision
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.positions import positions
-from trademl.pipeline.hedging import HedgeOptions, watch_region
+from trademl.pipeline.hedging import HedgeOptions, plan_outage, watch_region
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
 from trademl.serve.routing.server import BackgroundRoute
@@ -225,16 +224,25 @@ def test_a_watch_that_could_not_hedge_does_not_begin(there, old, new, message, m
 
 @pytest.mark.parametrize(
     ("text", "age_s", "message"),
-    [(None, 0, "neither a price nor a file"), ("x", 0, "neither a price"), ("20", 90, "90 s ago")],
+    [
+        (None, 0, "neither a price nor a file"),
+        ("x", 0, "neither a price"),
+        ("20", 9000, "s ago, more than 60"),
+    ],
 )
-def test_a_spot_that_is_no_price_of_now_is_refused(there, tmp_path, text, age_s, message):
+def test_a_spot_that_is_no_price_of_now_is_refused(
+    there, tmp_path, monkeypatch, text, age_s, message
+):
     folder, workspace = there
     path = tmp_path / "spot"
     if text is not None:
         path.write_text(text)
         os.utime(path, (time.time() - age_s, time.time() - age_s))
-    done = one_line(hedge(folder, workspace, "--price", "100", "--spot", str(path)))
-    assert message in done
+    monkeypatch.chdir(folder)
+    strategy = load_settings(folder / "strategy.toml", environ={}).strategy
+    options = HedgeOptions("us", ("http://127.0.0.1:1",), str(path), price=100.0)
+    with Workspace(workspace) as opened, pytest.raises(DataError, match=message):
+        plan_outage(strategy, opened, options)
 
 
 def test_without_a_lease_nobody_trades_beside_a_region_that_has_one(there):
