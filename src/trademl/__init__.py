@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from trademl.market.quotes import Quotes
     from trademl.monitor.tear_sheet import write_tear_sheet
     from trademl.pipeline.allocate import allocate
+    from trademl.pipeline.hedging import HedgeOptions, plan_outage, watch_region
     from trademl.pipeline.ledger_upkeep import flush_ledger, ledger_status, upgrade_ledger
     from trademl.pipeline.live import LiveOptions, trade_live
     from trademl.pipeline.promotion import promote_model, rollback_model
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from trademl.serve.batch import predict_files
     from trademl.serve.client import predict
     from trademl.serve.deployments import deploy
+    from trademl.serve.routing.server import route
     from trademl.serve.server import serve
     from trademl.train.card import model_card
     from trademl.train.control import fit_control
@@ -82,6 +84,7 @@ _HOME = {
     "Database": "ledger",
     "FeatureRecipe": "etl.recipe",
     "Fold": "etl.folds",
+    "HedgeOptions": "pipeline.hedging",
     "Ledger": "ledger",
     "LinearLearnerParameters": "train.hyperparameters",
     "LiveOptions": "pipeline.live",
@@ -130,6 +133,7 @@ _HOME = {
     "open_workspace": "config",
     "plan_hosting": "aws.hosted",
     "plan_on_ec2": "aws.hosted",
+    "plan_outage": "pipeline.hedging",
     "plan_training": "aws.plan",
     "plan_transform": "aws.transform",
     "plan_tuning": "aws.plan",
@@ -141,6 +145,7 @@ _HOME = {
     "refresh_prices": "aws.prices",
     "replay": "ingest.replay",
     "rollback_model": "pipeline.promotion",
+    "route": "serve.routing.server",
     "run": "pipeline.run",
     "run_allocation": "backtest.allocation",
     "run_backtest": "backtest.run",
@@ -165,6 +170,7 @@ _HOME = {
     "upgrade_ledger": "pipeline.ledger_upkeep",
     "verify_dataset": "etl.verify",
     "walk_forward": "etl.folds",
+    "watch_region": "pipeline.hedging",
     "write_recordio": "etl.recordio",
     "write_simulation": "ingest.simulated",
     "write_tear_sheet": "monitor.tear_sheet",

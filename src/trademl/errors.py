@@ -14,6 +14,7 @@ TrademlError
 ├── ServeError       a server or endpoint cannot be started, reached or understood
 ├── BrokerError      a broker could not be reached, or gave no clear answer
 │   └── OrderRejectedError  a broker refused an order for good
+├── LeaseError       a region may not trade: its lease ended, or another has it
 ├── CloudError       AWS refused a call, could not be reached, or a job there failed
 └── ParityError      two engines that must agree do not: a defect, never the user's fault
 
@@ -79,6 +80,10 @@ class BrokerError(TrademlError):
 
 class OrderRejectedError(BrokerError):
     """A broker refused an order for good: it will never fill."""
+
+
+class LeaseError(TrademlError):
+    """A region may not trade: its lease ended, or another region has it."""
 
 
 class CloudError(TrademlError):

@@ -6,8 +6,10 @@ MySQL or MariaDB is tried where ``TRADEML_TEST_MYSQL_URL`` names an empty databa
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from threading import Event, Thread
 
 import pytest
 from alembic import command
@@ -22,7 +24,10 @@ from server_cases import running_postgres
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM, insert_rows
 from trademl.ledger.connections import open_engine
+from trademl.ledger.live_tables import Lease
 from trademl.ledger.schema import MIGRATIONS, VERSION_TABLE
+from trademl.live.lease import LeaseHolder, lease_state
+from trademl.live.outbox import Fence, hold
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +140,62 @@ def test_what_was_written_is_written_again_over_itself(url):
     for _ in range(2):
         ledger.replace(row, (tables.Trade, "backtest_id", [trade(0), trade(1)]))
     assert [t.number for t in ledger.rows(tables.Trade)] == [0, 1]
+    ledger.close()
+
+
+def test_of_regions_that_race_for_a_lease_one_gets_it_and_another_after_it_ended(url):
+    ledger = Ledger(url)
+    holders = [
+        LeaseHolder(
+            ledger, "s", home="hk", region=region, holder=region, ttl_ms=600_000, trades=True
+        )
+        for region in ("hk", "us", "eu", "jp")
+    ]
+    assert holders[0].acquire() == Fence("s", 1)
+    holders[0].release()
+    with ThreadPoolExecutor(4) as pool:
+        taken = [fence for fence in pool.map(LeaseHolder.acquire, holders) if fence]
+        assert taken == [Fence("s", 2)]
+        with ledger.session() as session:
+            assert hold(session, taken[0])
+            assert not hold(session, Fence("s", 1))
+        row = ledger.get(Lease, "s")
+        row.expires_at_ms = 1
+        ledger.record(row)
+        with ledger.session() as session:
+            assert not hold(session, taken[0])
+        assert [fence for fence in pool.map(LeaseHolder.acquire, holders) if fence] == [
+            Fence("s", 3)
+        ]
+    assert lease_state(ledger, "s").home_token == 3
+    ledger.close()
+
+
+def test_a_lease_is_not_taken_from_under_a_transaction_that_holds_it(url):
+    ledger = Ledger(url)
+    home, other = (
+        LeaseHolder(ledger, "s", home="hk", region=region, holder=region, ttl_ms=300)
+        for region in ("hk", "us")
+    )
+    fence, began = home.acquire(), Event()
+    taken = []
+
+    def take():
+        began.set()
+        while not (found := other.acquire()):
+            time.sleep(0.02)
+        taken.append((found, time.monotonic()))
+
+    with ledger.session() as session:
+        assert hold(session, fence)
+        thread = Thread(target=take)
+        thread.start()
+        began.wait()
+        time.sleep(0.6)  # it has ended, and the other region asks for it
+        ended = time.monotonic()
+    thread.join()
+    assert taken[0][0] == Fence("s", 2)
+    assert taken[0][1] > ended
     ledger.close()
 
 

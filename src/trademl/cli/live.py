@@ -40,6 +40,21 @@ def live(
             help="Send paper orders although the model is refused or in shadow mode.",
         ),
     ] = False,
+    region: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Trade only while this region holds the strategy's lease in the ledger; stand by "
+            "while another does.",
+        ),
+    ] = "",
+    market: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", help="Take the lease only while this can be reached."),
+    ] = "",
+    lease_s: Annotated[
+        float, typer.Option(help="Seconds after which another region takes over from a lost one.")
+    ] = 5.0,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -55,6 +70,9 @@ def live(
         token=read_token(token_file) if token_file else "",
         trade_refused=trade_refused,
         smaller=tuple(smaller or ()),
+        region=region,
+        market=market,
+        lease_s=lease_s,
     )
     with open_session(config, workspace) as session:
         found = trade_live(session.strategy, session.workspace, chosen, progress=session.progress)
@@ -65,6 +83,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
     outcomes = ", ".join(f"{n} {what}" for what, n in sorted(found["outcomes"].items()))
     tiers = ", ".join(f"{n} {tier}" for tier, n in sorted(found["tiers"].items()))
     resumed = f", {found['n_resumed']} of them from before" if found["n_resumed"] else ""
+    if found["status"] == "stood by":
+        return [f"STOOD BY: region {found['region']} did not get the lease, and traded nothing"]
     lines = [
         _verdict(found),
         f"  {found['id']}: {found['status']} after {found['n_quotes']} quotes of {found['feed']}",

@@ -20,6 +20,7 @@ from trademl.cli import (
     doctor,
     explain,
     features,
+    hedge,
     ingest,
     init,
     ledger,
@@ -27,6 +28,7 @@ from trademl.cli import (
     models,
     predict,
     report,
+    route,
     run,
     serve,
     train,
@@ -57,6 +59,8 @@ app.add_typer(models.app, name="models")
 app.add_typer(aws.app, name="aws")
 app.add_typer(deploy.app, name="deploy")
 serve.app.command("live")(live.live)
+serve.app.command("route")(route.route)
+serve.app.command("hedge")(hedge.hedge)
 app.add_typer(serve.app, name="serve")
 app.command("predict")(predict.predict)
 app.add_typer(backtest.app, name="backtest")

@@ -61,7 +61,7 @@ class Lease(Base):
     region: Mapped[str]  # the one that has it, or had it last
     holder: Mapped[str]  # a process of that region
     token: Mapped[int]  # one more with each new holder
-    home_token: Mapped[int]  # the last one that a process of the home region had
+    home_token: Mapped[int]  # the last one that whoever trades had
     expires_at_ms: Mapped[int]  # since 1970, by the database's clock
 
 

@@ -18,7 +18,7 @@ from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge
 from trademl.live.hedge_size import HedgeConfig, HedgePlan, plan_hedge
 from trademl.live.lease import LeaseHolder, LeaseState, lease_state
-from trademl.live.outbox import Fence, ask_cancel, order_key, queue
+from trademl.live.outbox import Fence, ask_cancel, order_key, queue, refence
 from trademl.live.positions import positions
 from trademl.ports import OrderTicket
 
@@ -169,6 +169,29 @@ def _fire_once(
     if plan is None or ticket is None:
         return Fired(True, "", "nothing to buy: no position, or no contract within it", plan)
     return Fired(True, key, f"buy {plan.contracts} {plan.instrument}", plan)
+
+
+def hedge_of(ledger: Ledger, state: LeaseState | None) -> Hedge | None:
+    """Return the hedge of the outage that a lease's state stands for, unless it was taken back."""
+    hedge = None if state is None else ledger.get(Hedge, (state.name, state.home_token))
+    return None if hedge is None or hedge.recovered_at_ns is not None else hedge
+
+
+def take_up(ledger: Ledger, holder: LeaseHolder) -> str:
+    """Give the hedge of this outage a new fence where it has not gone out; return its key.
+
+    Whoever fired it may have died before it was sent, and its lease ended with it. Empty where
+    nothing waits, or where another region has the lease.
+    """
+    hedge = hedge_of(ledger, lease_state(ledger, holder.name))
+    key = hedge.report["key"] if hedge is not None else ""
+    order = ledger.get(BrokerOrder, key) if key else None
+    if order is None or order.status not in ("queued", "sending"):
+        return ""
+    if (fence := holder.fence or holder.acquire()) is None:
+        return ""
+    with ledger.session() as session:
+        return key if refence(session, key, fence) else ""
 
 
 def recover(ledger: Ledger, lease: str, *, now_ns: Callable[[], int] = time.time_ns) -> Recovered:

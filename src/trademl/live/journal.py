@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
+from trademl.errors import LeaseError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
-from trademl.live.outbox import queue
+from trademl.live.outbox import Fence, hold, queue
 from trademl.ports import OrderTicket
 
 BATCH = 256
@@ -38,6 +41,17 @@ _COLUMNS = tuple(Decision.__dataclass_fields__)
 class Journal:
     """The rows of one live run; those of an earlier process under the same id are taken up.
 
+    Parameters
+    ----------
+    fence : Fence, optional
+        Nothing is written without it standing, and every order carries it: of two regions that
+        take turns at a run, one alone writes.
+
+    Raises
+    ------
+    LeaseError
+        Here and from every method that writes, if the fence fell.
+
     Attributes
     ----------
     ledger : Ledger
@@ -45,10 +59,10 @@ class Journal:
         What was decided before, by number of the quote.
     """
 
-    def __init__(self, ledger: Ledger, run: LiveRun) -> None:
-        self.ledger, self._run_id = ledger, run.id
+    def __init__(self, ledger: Ledger, run: LiveRun, fence: Fence | None = None) -> None:
+        self.ledger, self._run_id, self._fence = ledger, run.id, fence
         self._waiting: list[Decision] = []
-        with ledger.session() as session:
+        with self._session() as session:
             session.merge(run)
         statement = select(*(getattr(LiveDecision, name) for name in _COLUMNS)).filter_by(
             run_id=run.id
@@ -76,15 +90,25 @@ class Journal:
         if self._waiting:
             last = self._waiting[-1]
             run = {"n_quotes": last.quote_index + 1, "last_ns": last.as_of_ns} | run
-        with self.ledger.session() as session:
+        with self._session() as session:
             session.add_all([LiveDecision(**row) for row in rows])
             for ticket in tickets:
-                queue(session, ticket)
+                queue(session, ticket, fence=self._fence)
             if run:
                 session.execute(update(LiveRun).filter_by(id=self._run_id).values(**run))
         self._waiting = []
 
     def tell(self, order_key: str, reason: str) -> None:
         """Keep why an order ended."""
-        with self.ledger.session() as session:
+        with self._session() as session:
             session.execute(update(BrokerOrder).filter_by(key=order_key).values(reason=reason))
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        with self.ledger.session() as session:
+            if self._fence is not None and not hold(session, self._fence):
+                raise LeaseError(
+                    f"token {self._fence.token} of lease {self._fence.lease} no longer holds: "
+                    "another region may trade"
+                )
+            yield session

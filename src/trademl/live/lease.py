@@ -34,7 +34,8 @@ class LeaseState:
     Parameters
     ----------
     home_token : int
-        The last token that the home region had: it tells its outages apart.
+        The last token that whoever trades had, in the home region or in one that took over: it
+        tells outages apart.
     left_ms : int
         Until it ends; 0 or less if it has.
     """
@@ -69,6 +70,8 @@ class LeaseHolder:
         Names this process: no other has it, before or after.
     ttl_ms : int
         How long the lease lasts without being renewed; at least 100.
+    trades : bool
+        Whether it takes the lease to trade, and not only to hedge; the home region always does.
     clock : callable
         Seconds, never going back.
     database_now : callable
@@ -84,6 +87,7 @@ class LeaseHolder:
         region: str,
         holder: str,
         ttl_ms: int = 5000,
+        trades: bool = False,
         clock: Callable[[], float] = own_clock,
         database_now: DatabaseClock = DatabaseNowMs,
     ) -> None:
@@ -94,6 +98,7 @@ class LeaseHolder:
                 raise ConfigError(f"{what} {word!r}: expected 1 to 80 characters")
         self._ledger, self.name, self.home = ledger, name, home
         self.region, self.holder, self.ttl_ms = region, holder, ttl_ms
+        self._trades = trades
         self._clock, self._now = clock, database_now
         self._fence: Fence | None = None
         self._ends_s = 0.0
@@ -144,9 +149,9 @@ class LeaseHolder:
     def _taken(self) -> dict[str, Any]:
         return {
             # MySQL sets columns in order, so what reads the old token comes before the new one
-            "home_token": case(
-                (Lease.home == self.region, Lease.token + 1), else_=Lease.home_token
-            ),
+            "home_token": Lease.token + 1
+            if self._trades
+            else case((Lease.home == self.region, Lease.token + 1), else_=Lease.home_token),
             "token": Lease.token + 1,
             "region": self.region,
             "holder": self.holder,

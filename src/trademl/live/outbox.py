@@ -153,6 +153,29 @@ def fence_stands(spare_ms: int = 0) -> ColumnElement[bool]:
     )
 
 
+def hold(session: Session, fence: Fence) -> bool:
+    """Return whether a fence stands; if so, it does until the transaction of ``session`` ends.
+
+    It writes the lease's row as it is, so that whoever would take the lease waits for the end.
+    """
+    statement = update(Lease).where(
+        Lease.name == fence.lease,
+        Lease.token == fence.token,
+        Lease.expires_at_ms > DatabaseNowMs(),
+    )
+    done = session.execute(
+        statement.values(token=Lease.token), execution_options={"synchronize_session": False}
+    )
+    assert isinstance(done, CursorResult)  # noqa: S101  (it is, for an UPDATE)
+    return done.rowcount == 1
+
+
+def refence(session: Session, key: str, fence: Fence) -> bool:
+    """Give an order that has not gone out a new fence; return whether it was still waiting."""
+    waiting = ("queued", "sending")
+    return step(session, key, waiting, "queued", lease=fence.lease, token=fence.token)
+
+
 def step(
     session: Session,
     key: str,

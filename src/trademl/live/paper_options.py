@@ -27,17 +27,24 @@ class PaperOptions:
         Quote currency.
     fills_at_once : bool
         Whether an order fills when it comes; else it rests until it is cancelled.
+    name : str
+        Another for each journal: the ledger keeps up to where it has read its fills.
     """
 
     def __init__(
-        self, journal: Path, *, fee_per_contract: float = 0.0, fills_at_once: bool = True
+        self,
+        journal: Path,
+        *,
+        fee_per_contract: float = 0.0,
+        fills_at_once: bool = True,
+        name: str = "paper-options",
     ) -> None:
         self._journal, self._fee = journal, fee_per_contract
-        self._fills_at_once = fills_at_once
+        self._fills_at_once, self._name = fills_at_once, name
 
     @property
     def name(self) -> str:
-        return "paper-options"
+        return self._name
 
     def send(self, ticket: OrderTicket) -> None:
         if ticket.limit_price is None or ticket.limit_price <= 0:

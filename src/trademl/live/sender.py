@@ -15,7 +15,7 @@ from trademl.errors import BrokerError, OrderRejectedError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerCursor, BrokerFilled, BrokerOrder
 from trademl.live.outbox import claim, fence_stands, step, ticket_of
-from trademl.ports import Broker, BrokerFill
+from trademl.ports import Broker, BrokerFill, OrderKind
 
 _log = logging.getLogger(__name__)
 _LONGEST_NAME = 80
@@ -63,6 +63,8 @@ class Sender:
     broker : Broker
     strategy : str
         The only one whose orders it sends.
+    kinds : sequence of str
+        Of these, only the orders that this broker is for; by default all.
     spare_ms : int
         The longest that the broker may take to take an order: a fenced order is not sent when its
         lease ends sooner.
@@ -76,10 +78,12 @@ class Sender:
         broker: Broker,
         strategy: str,
         *,
+        kinds: Sequence[OrderKind] = ("entry", "exit", "hedge"),
         spare_ms: int = 0,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._ledger, self._broker, self._strategy = ledger, broker, strategy
+        self._kinds = tuple(kinds)
         self._spare_ms, self._now_ns = spare_ms, now_ns
 
     def work(self) -> Sent:
@@ -156,7 +160,11 @@ class Sender:
     def _rows(self, *statuses: str) -> Sequence[BrokerOrder]:
         statement = (
             select(BrokerOrder)
-            .where(BrokerOrder.strategy == self._strategy, BrokerOrder.status.in_(statuses))
+            .where(
+                BrokerOrder.strategy == self._strategy,
+                BrokerOrder.kind.in_(self._kinds),
+                BrokerOrder.status.in_(statuses),
+            )
             .order_by(BrokerOrder.created_at_ns, BrokerOrder.key)
         )
         with self._ledger.session() as session:

@@ -11,14 +11,16 @@ as the backtest of its model does.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import isnan
 from typing import Any, NamedTuple, Protocol
 
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, LeaseError, ServeError
 from trademl.etl.live_features import LiveFeatures
 from trademl.etl.recipe import FeatureRecipe
 from trademl.ingest.order_bot import LiveOrderBot, OrderBotConfig
+from trademl.ledger.live_tables import BrokerOrder
 from trademl.live.asking import Adviser, Opinion
 from trademl.live.journal import Decision, Journal
 from trademl.live.outbox import ask_cancel, order_key
@@ -130,6 +132,8 @@ class Trader:
     ----------
     broker : PaperBroker
         Fresh, as the run begins.
+    may_trade : callable
+        Whether this process still may: asked before every quote.
     """
 
     def __init__(
@@ -140,8 +144,10 @@ class Trader:
         broker: PaperBroker,
         journal: Journal,
         sender: Sender,
+        *,
+        may_trade: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.plan, self.tally = plan, Tally()
+        self.plan, self.tally, self._may_trade = plan, Tally(), may_trade
         self._adviser, self._risk, self._broker = adviser, risk, broker
         self._journal, self._sender = journal, sender
         self._bot = LiveOrderBot(plan.orders)
@@ -151,7 +157,16 @@ class Trader:
         self._open: _Open | None = None
 
     def on_quote(self, tick: QuoteTick) -> None:
-        """Take the next quote: fills first, then perhaps a decision."""
+        """Take the next quote: fills first, then perhaps a decision.
+
+        Raises
+        ------
+        LeaseError
+            If this process may trade no more. What it had sent stays with the broker, what it had
+            not sent never goes out; whoever may trade now goes on with the run.
+        """
+        if not self._may_trade():
+            raise LeaseError("the lease ended or could not be renewed: another region may trade")
         if tick.market_delay_s is not None and tick.market_delay_s > self.plan.health.max_delay_s:
             tick = tick._replace(flags=tick.flags | int(QuoteFlag.DELAYED))
         self._features.on_quote(tick)
@@ -288,6 +303,9 @@ class Trader:
         self._sender.work()
         entry, leaving = tickets
         if self._broker.order(entry.key) is None:  # an earlier process sent it to its own broker
+            row = self._journal.ledger.get(BrokerOrder, entry.key)
+            if row is None or row.sent_at_ns is None:
+                return  # or had not sent it when its lease ended: it never goes out
             for ticket in tickets:
                 self._broker.send(ticket)
             self._sender.collect()

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 from threading import Event, current_thread, main_thread
 from typing import Any, Literal
 
 from trademl.backtest.live_risk import AccountRisk
-from trademl.errors import ConfigError, require_extra
+from trademl.errors import ConfigError, LeaseError, require_extra
 from trademl.ingest.replay import recording_id
 from trademl.ingest.simulated import SimulatedMarket, simulate
 from trademl.ingest.sources import read_quotes
 from trademl.ledger.live_tables import LiveRun
+from trademl.live.asking import Adviser
 from trademl.live.feeds import replayed
 from trademl.live.journal import Journal
+from trademl.live.lease import LeaseHolder, lease_state
+from trademl.live.outbox import Fence
 from trademl.live.paper_broker import PaperBroker
+from trademl.live.reach import is_reached
 from trademl.live.sender import Sender
-from trademl.live.trader import LivePlan, Trader
+from trademl.live.standby import Turn, stand_by
+from trademl.live.trader import LivePlan, Tally, Trader
 from trademl.market.orders import Side
 from trademl.market.quotes import Quotes
 from trademl.pipeline.strategy import Strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
 from trademl.serve.deployments import deployed_strategies
+from trademl.serve.routing.settings import check_region_name, market_address
 from trademl.serve.served import ServedModel
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.identity import artifact_id
 
 FeedName = Literal["recorded", "simulated"]
 TOLD_EVERY = 2_000  # quotes
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,14 @@ class LiveOptions:
         Ids of smaller models of the ladder in this process, biggest first.
     n_simulated : int
         Quotes of a simulated feed.
+    region : str
+        Trade only while this region holds the strategy's lease in the ledger; stand by while
+        another does. Empty: there is one region, and no lease.
+    market : str
+        ``host:port``; the lease is taken only while it accepts connections.
+    lease_s : float
+        How long the lease lasts when it is not renewed: after a region is lost, nobody trades for
+        so long.
     """
 
     feed: FeedName = "recorded"
@@ -64,8 +82,17 @@ class LiveOptions:
     trade_refused: bool = False
     smaller: tuple[str, ...] = ()
     n_simulated: int = 20_000
+    region: str = ""
+    market: str = ""
+    lease_s: float = 5.0
 
     def __post_init__(self) -> None:
+        if self.region:
+            check_region_name(self.region)
+        if self.market:
+            market_address(self.market)
+        if not 0.5 <= self.lease_s <= 3600:
+            raise ConfigError(f"--lease-s is {self.lease_s:g}: expected 0.5 to 3600 seconds")
         if not 0 <= self.speed < float("inf"):
             raise ConfigError(f"--speed is {self.speed}, expected a finite number of 0 or more")
 
@@ -86,7 +113,8 @@ def trade_live(
     Returns
     -------
     dict
-        Summary, safe for JSON; ``status`` is finished or stopped.
+        Summary, safe for JSON; ``status`` is finished, stopped, or stood by where another region
+        held the lease until the end.
 
     Raises
     ------
@@ -97,14 +125,14 @@ def trade_live(
     DataError
         If the feed cannot be read.
     LockedError
-        If another process trades live in this workspace.
+        If another process trades live in this workspace, for the same region.
     """
+    options = options or LiveOptions()
     require_extra("serve")
+    lock = f"live-{options.region}" if options.region else "live"
     # SQLite writes its log back, slowly, whenever the last connection closes: one stays open
-    with workspace.lock("live"), workspace.ledger.engine.connect():
-        return _trade(
-            strategy, workspace, options or LiveOptions(), stop or Event(), progress or Silent()
-        )
+    with workspace.lock(lock), workspace.ledger.engine.connect():
+        return _trade(strategy, workspace, options, stop or Event(), progress or Silent())
 
 
 def _trade(
@@ -130,34 +158,137 @@ def _trade(
     trades = options.trade_refused or (model.mode == "live" and model.status == "accepted")
     quotes, feed = _quotes(strategy, options)
     plan = _plan(strategy, model.id, feed, threshold, options, trades=trades)
-    run = LiveRun(
-        id=plan.run_id,
-        strategy=strategy.name,
-        model_id=model.id,
-        feed=feed,
-        mode="paper" if trades else "shadow",
-        status="running",
-        n_quotes=0,
-        last_ns=0,
-        summary={},
-    )
-    broker = PaperBroker(strategy.costs, f"paper-{plan.run_id}")
-    side = Side[strategy.orders.side.upper()]
-    risk = AccountRisk(strategy.backtest, strategy.costs, side, seed=strategy.seed)
-    progress.step("live", f"{len(quotes)} quotes, {run.mode}")
-    with _adviser(served, options) as adviser, _until_told(stop):
-        journal = Journal(ledger, run)
+    _check_lease(strategy, workspace, options)
+    with _adviser(served, options) as adviser, until_told(stop):
+        run = _Run(strategy, workspace, options, plan, model, quotes, feed, adviser, stop, progress)
+        return run.take_turns() if options.region else run.trade()
+
+
+def _check_lease(strategy: Strategy, workspace: Workspace, options: LiveOptions) -> None:
+    """Refuse to trade without a lease beside a region that has one."""
+    state = None if options.region else lease_state(workspace.ledger, strategy.name)
+    if state is not None and state.left_ms > 0:
+        raise ConfigError(
+            f"region {state.region} holds the lease of {strategy.name} in this ledger: give "
+            "--region NAME to take turns with it"
+        )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """All that a run is begun with, or taken up where another region left it."""
+
+    strategy: Strategy
+    workspace: Workspace
+    options: LiveOptions
+    plan: LivePlan
+    model: ServedModel
+    quotes: Quotes
+    feed: str
+    adviser: Adviser
+    stop: Event
+    progress: Progress
+
+    def take_turns(self) -> dict[str, Any]:
+        """Trade while this region holds the lease, stand by while it does not."""
+        options, name = self.options, self.strategy.name
+        region = options.region
+        holder = LeaseHolder(
+            self.workspace.ledger,
+            name,
+            home=self.strategy.hedge.home or region,
+            region=region,
+            holder=f"{region[:40]}-{os.getpid()}-{os.urandom(8).hex()}",
+            ttl_ms=round(options.lease_s * 1000),
+            trades=True,
+        )
+        market = market_address(options.market) if options.market else None
+        while not self.stop.is_set():
+            self.progress.step("live", f"region {region} stands by for the lease of {name}")
+            fence = stand_by(
+                holder, self.stop, may_take=lambda: market is None or is_reached(market)
+            )
+            if fence is None:
+                break
+            with Turn(holder):
+                try:
+                    return self.trade(fence, partial(_has, holder, fence))
+                except LeaseError as error:
+                    _log.warning("region %s trades no more: %s", region, error)
+        return self._summary(Tally(), "stood by", None)
+
+    def trade(
+        self, fence: Fence | None = None, may_trade: Callable[[], bool] = lambda: True
+    ) -> dict[str, Any]:
+        """Trade until the feed ends or this process is told to stop.
+
+        Raises
+        ------
+        LeaseError
+            If the fence falls before.
+        """
+        strategy, options, quotes = self.strategy, self.options, self.quotes
+        ledger, plan = self.workspace.ledger, self.plan
+        broker = PaperBroker(strategy.costs, f"paper-{plan.run_id}")
+        side = Side[strategy.orders.side.upper()]
+        risk = AccountRisk(strategy.backtest, strategy.costs, side, seed=strategy.seed)
+        self.progress.step("live", f"{len(quotes)} quotes, {self._mode}")
+        journal = Journal(ledger, self._row(), fence)
         n_seen = max(journal.known, default=-1) + 1
-        trader = Trader(plan, adviser, risk, broker, journal, Sender(ledger, broker, strategy.name))
-        for tick in replayed(quotes, speed=options.speed, n_at_once=n_seen, stop=stop):
+        sender = Sender(ledger, broker, strategy.name, kinds=("entry", "exit"))
+        trader = Trader(plan, self.adviser, risk, broker, journal, sender, may_trade=may_trade)
+        for tick in replayed(quotes, speed=options.speed, n_at_once=n_seen, stop=self.stop):
             trader.on_quote(tick)
             if trader.tally.n_quotes % TOLD_EVERY == 0:
-                progress.advance(trader.tally.n_quotes, len(quotes))
+                self.progress.advance(trader.tally.n_quotes, len(quotes))
         status = "stopped" if trader.tally.n_quotes < len(quotes) else "finished"
-        summary = _summary(trader, status, model.id, list(model.reasons), feed)
+        summary = self._summary(trader.tally, status, trader.open_position())
         trader.finish(status, summary)
-    progress.done(f"{status}: {len(trader.tally.trips)} trades")
-    return summary
+        self.progress.done(f"{status}: {len(trader.tally.trips)} trades")
+        return summary
+
+    @property
+    def _mode(self) -> str:
+        return "paper" if self.plan.trades else "shadow"
+
+    def _row(self) -> LiveRun:
+        return LiveRun(
+            id=self.plan.run_id,
+            strategy=self.strategy.name,
+            model_id=self.model.id,
+            feed=self.feed,
+            mode=self._mode,
+            status="running",
+            n_quotes=0,
+            last_ns=0,
+            summary={},
+        )
+
+    def _summary(
+        self, tally: Tally, status: str, position: dict[str, Any] | None
+    ) -> dict[str, Any]:
+        return {
+            "id": self.plan.run_id,
+            "status": status,
+            "mode": self._mode,
+            "region": self.options.region or None,
+            "model": self.model.id,
+            "reasons": list(self.model.reasons),
+            "feed": self.feed,
+            "n_quotes": tally.n_quotes,
+            "n_decisions": sum(tally.outcomes.values()),
+            "n_resumed": tally.n_resumed,
+            "outcomes": dict(tally.outcomes),
+            "tiers": dict(tally.tiers),
+            "n_trades": len(tally.trips),
+            "net_pnl": sum(trip.pnl for trip in tally.trips),
+            "median_latency_us": median(tally.latency_us) if tally.latency_us else None,
+            "open": position,
+        }
+
+
+def _has(holder: LeaseHolder, fence: Fence) -> bool:
+    return holder.fence == fence
 
 
 def _plan(
@@ -175,12 +306,15 @@ def _plan(
     settings["backtest"] = {
         name: None if value == no_limit else value for name, value in settings["backtest"].items()
     }
+    # regions that take turns go on with one run, each asking the server beside it
+    asked = {"turns": True} if options.region else {"url": options.url}
     identity = artifact_id(
         "live",
         {"model": model_id, "feed": feed},
         settings
         | {"strategy": strategy.name, "seed": strategy.seed, "trades": trades}
-        | {"url": options.url, "smaller": list(options.smaller)},
+        | asked
+        | {"smaller": list(options.smaller)},
         code="live 1",
     )
     return LivePlan(
@@ -221,7 +355,8 @@ def _adviser(served: ServedStrategy, options: LiveOptions) -> AbstractContextMan
     return LadderHere(served)
 
 
-def _until_told(stop: Event) -> AbstractContextManager[None]:
+def until_told(stop: Event) -> AbstractContextManager[None]:
+    """Let SIGTERM and SIGINT set ``stop`` while the block lasts, where signals come at all."""
     return _signals(stop) if current_thread() is main_thread() else nullcontext()
 
 
@@ -235,26 +370,3 @@ def _signals(stop: Event) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
-
-
-def _summary(
-    trader: Trader, status: str, model_id: str, reasons: list[str], feed: str
-) -> dict[str, Any]:
-    tally, plan = trader.tally, trader.plan
-    return {
-        "id": plan.run_id,
-        "status": status,
-        "mode": "paper" if plan.trades else "shadow",
-        "model": model_id,
-        "reasons": reasons,
-        "feed": feed,
-        "n_quotes": tally.n_quotes,
-        "n_decisions": sum(tally.outcomes.values()),
-        "n_resumed": tally.n_resumed,
-        "outcomes": dict(tally.outcomes),
-        "tiers": dict(tally.tiers),
-        "n_trades": len(tally.trips),
-        "net_pnl": sum(trip.pnl for trip in tally.trips),
-        "median_latency_us": median(tally.latency_us) if tally.latency_us else None,
-        "open": trader.open_position(),
-    }

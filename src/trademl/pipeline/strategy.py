@@ -24,6 +24,7 @@ from trademl.ingest.order_bot import OrderBotConfig
 from trademl.ingest.sessions import session_days
 from trademl.ingest.sources import FeedConfig
 from trademl.ledger import Database
+from trademl.live.hedge_size import HedgeConfig
 from trademl.market.costs import Costs, realistic_costs
 from trademl.market.health import HealthConfig
 from trademl.serve.deployments import ServingConfig
@@ -71,6 +72,7 @@ class Strategy:
     ladder: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
     ledger: Database = field(default_factory=Database)
+    hedge: HedgeConfig = field(default_factory=HedgeConfig)
     aws: AwsConfig = field(default_factory=AwsConfig)
     hosting: HostingConfig = field(default_factory=HostingConfig)
     ec2: Ec2Config = field(default_factory=Ec2Config)

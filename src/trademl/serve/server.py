@@ -10,10 +10,10 @@ import errno
 import signal
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import uvloop
 
@@ -64,7 +64,18 @@ def serve(
     StoreError
         If a model cannot be read.
     """
-    life = _Life(what, config or ServerConfig())
+    run_until_signal(_Life(what, config or ServerConfig()), on_ready)
+
+
+class Life(Protocol):
+    """A server from its settings to its end."""
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
+        """Answer until ``stop`` is set; give ``on_ready`` the URL once connections are accepted."""
+
+
+def run_until_signal(life: Life, on_ready: Callable[[str], None] | None = None) -> None:
+    """Live in this thread, which must be the main one, until SIGTERM or SIGINT."""
 
     async def until_signal() -> None:
         stop = asyncio.Event()
@@ -77,19 +88,11 @@ def serve(
         runner.run(until_signal())
 
 
-class BackgroundServer:
-    """The same server in a thread of this process, for as long as a ``with`` block lasts.
+class InThread:
+    """A server in a thread of this process, for as long as a ``with`` block lasts."""
 
-    Raises on entry what `serve` raises.
-
-    Examples
-    --------
-    >>> with BackgroundServer(model) as server:  # doctest: +SKIP
-    ...     predict(server.url, features_ND)
-    """
-
-    def __init__(self, what: Served, config: ServerConfig | None = None) -> None:
-        self._life = _Life(what, config or ServerConfig(port=0))
+    def __init__(self, life: Life) -> None:
+        self._life = life
         self._ready: Future[str] = Future()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._work, name="trademl-serve", daemon=True)
@@ -129,8 +132,23 @@ class BackgroundServer:
                 self._ready.set_exception(ServeError("the server ended before it could listen"))
 
 
+class BackgroundServer(InThread):
+    """The same server in a thread of this process, for as long as a ``with`` block lasts.
+
+    Raises on entry what `serve` raises.
+
+    Examples
+    --------
+    >>> with BackgroundServer(model) as server:  # doctest: +SKIP
+    ...     predict(server.url, features_ND)
+    """
+
+    def __init__(self, what: Served, config: ServerConfig | None = None) -> None:
+        super().__init__(_Life(what, config or ServerConfig(port=0)))
+
+
 class _Life:
-    """From a server's settings to its end."""
+    """From a model server's settings to its end."""
 
     def __init__(self, what: Served, config: ServerConfig) -> None:
         if isinstance(what, ServedModel):
@@ -138,34 +156,48 @@ class _Life:
         self._strategies = (what,) if isinstance(what, ServedStrategy) else tuple(what)
         self._config = config
         self._access = Access(read_tokens(config.token_file) if config.token_file else ())
-        self._tls = _tls(config)
+        self._tls = tls_context(config)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
         engine = Engine(self._strategies, self._config)
         try:
             handler = await engine.start()
             shared = Shared(self._config, handler, self._access, engine.turns)
-            listener = await _listen(shared, self._tls)
-            tasks = [asyncio.create_task(_sweep(shared)), asyncio.create_task(engine.review())]
-            try:
-                on_ready(self._url(listener))
-                await stop.wait()
-                await _drain(listener, shared)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                listener.close()
+            await answer_until(stop, shared, self._tls, on_ready, [engine.review()])
         finally:
             engine.close()
 
-    def _url(self, listener: asyncio.Server) -> str:
-        port = listener.sockets[0].getsockname()[1]
-        host = self._config.host
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls else 'http'}://{host}:{port}"
+
+async def answer_until(
+    stop: asyncio.Event,
+    shared: Shared,
+    tls: ssl.SSLContext | None,
+    on_ready: Callable[[str], None],
+    more: Sequence[Coroutine[Any, Any, None]],
+) -> None:
+    """Listen and answer until ``stop`` is set, then drain; ``more`` runs as long beside it."""
+    tasks = [asyncio.create_task(work) for work in (*more, _sweep(shared))]
+    listener = None
+    try:
+        listener = await _listen(shared, tls)
+        on_ready(_url(shared.config, listener, is_tls=tls is not None))
+        await stop.wait()
+        await _drain(listener, shared)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if listener is not None:
+            listener.close()
 
 
-def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+def _url(config: ServerConfig, listener: asyncio.Server, *, is_tls: bool) -> str:
+    port = listener.sockets[0].getsockname()[1]
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    return f"{'https' if is_tls else 'http'}://{host}:{port}"
+
+
+def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
+    """Return what HTTPS is spoken with, None for HTTP; raise `ConfigError` for unusable files."""
     if config.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

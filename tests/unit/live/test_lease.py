@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
@@ -32,6 +33,22 @@ class World:
         return literal(self.now_ms)
 
 
+class SlowLedger:
+    """A ledger whose answers take as long to come as its questions to go."""
+
+    def __init__(self, ledger, world):
+        self._ledger, self._world = ledger, world
+
+    def get(self, table, key):
+        return self._ledger.get(table, key)
+
+    @contextmanager
+    def session(self):
+        with self._ledger.session() as session:
+            yield session
+        self._world.now_ms += self._world.delay_ms
+
+
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory):
     opened = Ledger(f"sqlite:///{tmp_path_factory.mktemp('lease')}/ledger.db")
@@ -41,7 +58,8 @@ def ledger(tmp_path_factory):
 
 def holder(ledger, world, region, name, *, rate=1.0, offset_s=0.0, process="1"):
     return LeaseHolder(
-        ledger, name, home="hk", region=region, holder=f"{region}-{process}", ttl_ms=TTL_MS,
+        SlowLedger(ledger, world), name, home="hk", region=region,
+        holder=f"{region}-{process}", ttl_ms=TTL_MS,
         clock=lambda: offset_s + rate * world.now_ms / 1000, database_now=world.database,
     )  # fmt: skip
 
@@ -57,22 +75,23 @@ def two(ledger, world):
     return holder(ledger, world, "hk", name), holder(ledger, world, "us", name)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    rates=st.tuples(st.floats(0.951, 1.05), st.floats(0.951, 1.05)),
-    offsets=st.tuples(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6)),
+    rates=st.tuples(*[st.sampled_from([0.951, 1.0, 1.05])] * 2),
+    offsets=st.tuples(*[st.sampled_from([-1e6, 0.0, 1e6])] * 2),
     steps=st.lists(
         st.tuples(
             st.sampled_from([0, 1]),
-            st.sampled_from(["acquire", "renew", "acquire", "renew", "release", "restart"]),
-            st.sampled_from([0, 1, 40, 300, 900, 960, 999, 1001, 3000]),
-            st.sampled_from([0, 0, 10, 400, 990, 1500]),
+            st.sampled_from(["acquire", "acquire", "renew", "release", "restart"]),
+            st.sampled_from([0, 500, 960, 1001]),
+            st.sampled_from([0, 0, 400, 990]),
         ),
-        max_size=25,
+        min_size=6,
+        max_size=15,
     ),
 )
 def test_two_regions_never_trade_at_once(ledger, rates, offsets, steps):
-    world, name, processes = World(), f"lease-{next(NAMES)}", count(2)
+    world, name, processes = World(), f"lease-{next(NAMES)}", count(1)
 
     def start(which):
         return holder(
@@ -80,12 +99,15 @@ def test_two_regions_never_trade_at_once(ledger, rates, offsets, steps):
             offset_s=offsets[which], process=str(next(processes)),
         )  # fmt: skip
 
-    both, gone, tokens = [start(0), start(1)], [], [0]
+    def check():
+        assert sum(h.fence is not None for h in (*both, *gone)) <= 1
+
+    both, gone = [start(0), start(1)], []
+    tokens = [both[0].acquire().token]
     for which, act, pause_ms, delay_ms in steps:
         for _ in range(4):
             world.now_ms += pause_ms // 4
-            holding = [h.fence.token for h in (*both, *gone) if h.fence]
-            assert len(holding) <= 1
+            check()
         world.delay_ms = delay_ms
         if act == "restart":  # the old process may live on, and think that it holds the lease
             gone.append(both[which])
@@ -98,6 +120,23 @@ def test_two_regions_never_trade_at_once(ledger, rates, offsets, steps):
         elif act == "release":
             both[which].release()
         world.delay_ms = 0
+        check()
+
+
+@pytest.mark.parametrize("act", ["acquire", "renew"])
+@pytest.mark.parametrize("delay_ms", [0, 60, 400, 990])
+def test_who_holds_a_lease_knows_its_end_before_it_comes_however_late_the_answer(
+    ledger, world, act, delay_ms
+):
+    one = holder(ledger, world, "hk", f"lease-{next(NAMES)}", rate=0.951)
+    if act == "renew":
+        one.acquire()
+    world.delay_ms = delay_ms
+    getattr(one, act)()
+    world.delay_ms = 0
+    left_ms = lease_state(ledger, one.name, database_now=world.database).left_ms
+    world.now_ms += max(0, left_ms - 1)
+    assert one.fence is None
 
 
 def test_a_lease_that_is_held_is_not_given_twice(two):
@@ -130,6 +169,15 @@ def test_a_lease_that_was_let_go_of_is_free_at_once(two):
     assert other.acquire().token == 2
 
 
+def test_who_lost_a_lease_lets_go_of_nothing(two, world):
+    home, other = two
+    home.acquire()
+    world.now_ms += 1001
+    other.acquire()
+    home.release()
+    assert home.acquire() is None
+
+
 def test_a_region_that_is_not_at_home_cannot_make_a_lease(two):
     assert two[1].acquire() is None
 
@@ -146,6 +194,18 @@ def test_only_the_home_regions_tokens_name_an_outage(two, world, ledger):
     world.now_ms += 1000
     home.acquire()
     assert lease_state(ledger, home.name, database_now=world.database).home_token == 4
+
+
+def test_whoever_takes_over_to_trade_begins_what_may_be_an_outage(two, world, ledger):
+    home, _ = two
+    home.acquire()
+    world.now_ms += 1000
+    LeaseHolder(
+        ledger, home.name, home="hk", region="us", holder="us-9", trades=True,
+        database_now=world.database,
+    ).acquire()  # fmt: skip
+    state = lease_state(ledger, home.name, database_now=world.database)
+    assert (state.token, state.home_token) == (2, 2)
 
 
 def test_the_databases_clock_is_the_time(ledger):

@@ -13,14 +13,15 @@ from trademl.backtest.live_risk import AccountRisk
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, LeaseError, ServeError
 from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import OrderBotConfig, place_orders
 from trademl.ledger import Ledger
-from trademl.ledger.live_tables import BrokerFilled, BrokerOrder, LiveDecision, LiveRun
+from trademl.ledger.live_tables import BrokerFilled, BrokerOrder, Lease, LiveDecision, LiveRun
 from trademl.live.asking import Opinion
 from trademl.live.journal import Journal
+from trademl.live.lease import LeaseHolder
 from trademl.live.paper_broker import PaperBroker
 from trademl.live.positions import positions
 from trademl.live.sender import Sender
@@ -70,6 +71,7 @@ def make_trader(
     adviser=None,
     bot=BOT,
     threshold=0.55,
+    fence=None,
 ):
     plan = LivePlan(
         "live-1", "s", "TEST", RECIPE, bot, costs, health or HealthConfig(), threshold, trades
@@ -84,7 +86,7 @@ def make_trader(
         adviser or Oracle(),
         AccountRisk(config, costs, Side.BUY, seed=7),
         broker,
-        Journal(ledger, run),
+        Journal(ledger, run, fence),
         Sender(ledger, broker, "s"),
     )
 
@@ -240,3 +242,73 @@ def test_every_decision_is_in_the_ledger_with_tier_and_model(ledger):
 def test_costs_that_the_paper_broker_does_not_charge_are_refused(ledger):
     with pytest.raises(ConfigError, match="has financing, which the paper broker"):
         make_trader(ledger, costs=Costs(financing_short_pct=3.0))
+
+
+def region(ledger, name):
+    return LeaseHolder(
+        ledger, "s", home="hk", region=name, holder=name, trades=True, ttl_ms=600_000
+    )
+
+
+def lose(ledger):
+    """Let the lease end, as when its holder was cut off."""
+    row = ledger.get(Lease, "s")
+    row.expires_at_ms = 1
+    ledger.record(row)
+
+
+def test_a_region_goes_on_with_the_run_of_one_that_was_lost(ledger, tmp_path):
+    quotes = recording(n=1_500)
+    whole = Ledger(f"sqlite:///{tmp_path / 'whole.db'}")
+    with whole.engine.connect():
+        unbroken = run_all(make_trader(whole), quotes)
+    cut = int(np.searchsorted(quotes.ts_event, unbroken[3].entry_ns, "right"))  # a position is open
+    ticks = list(ticks_of(quotes))
+    lost = make_trader(ledger, fence=region(ledger, "hk").acquire())
+    for tick in ticks[:cut]:
+        lost.on_quote(tick)
+    assert region(ledger, "us").acquire() is None
+    lose(ledger)
+
+    adviser = Oracle()
+    taken_up = make_trader(ledger, adviser=adviser, fence=region(ledger, "us").acquire())
+    assert run_all(taken_up, quotes) == unbroken
+    assert taken_up.tally.n_resumed > 0
+    for table in (BrokerOrder, BrokerFilled):
+        assert len(ledger.rows(table)) == len(whole.rows(table))
+    assert {row.token for row in ledger.rows(BrokerOrder)} == {1, 2}
+    n_decisions = len(ledger.rows(LiveDecision))
+    with pytest.raises(LeaseError, match="token 1 of lease s no longer holds"):
+        for tick in ticks[cut:]:
+            lost.on_quote(tick)
+    assert len(ledger.rows(LiveDecision)) == n_decisions
+    whole.close()
+
+
+def test_an_order_not_sent_when_its_region_was_lost_never_goes_out(ledger, monkeypatch):
+    quotes = recording(n=1_500)
+
+    def die(self):
+        raise Killed
+
+    killed = make_trader(ledger, fence=region(ledger, "hk").acquire())
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "work", die)
+        with pytest.raises(Killed):
+            run_all(killed, quotes)
+    keys = [row.key for row in ledger.rows(BrokerOrder)]
+    lose(ledger)
+
+    trips = run_all(make_trader(ledger, fence=region(ledger, "us").acquire()), quotes)
+
+    assert [ledger.get(BrokerOrder, key).status for key in keys] == ["cancelled", "cancelled"]
+    assert not {row.order_key for row in ledger.rows(BrokerFilled)} & set(keys)
+    assert len(trips) > 2
+
+
+def test_a_trader_that_may_trade_no_more_stops_before_the_quote(ledger):
+    trader = make_trader(ledger)
+    trader._may_trade = lambda: False
+    with pytest.raises(LeaseError, match="another region may trade"):
+        run_all(trader, recording(n=10))
+    assert trader.tally.n_quotes == 0

@@ -1,0 +1,1 @@
+"""One address in front of the servers of several regions: `trademl serve route`."""

@@ -1,0 +1,256 @@
+"""A region is lost and another goes on: requests, the lease, one hedge, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from trademl.config import load_settings
+from trademl.errors import ConfigError, DataError, TrademlError
+from trademl.ledger import Ledger
+from trademl.ledger.live_tables import BrokerOrder, Hedge, LiveDecision
+from trademl.live.lease import LeaseHolder, lease_state
+from trademl.live.positions import positions
+from trademl.pipeline.hedging import HedgeOptions, plan_outage, watch_region
+from trademl.pipeline.live import LiveOptions, trade_live
+from trademl.pipeline.workspace import Workspace
+from trademl.serve.routing.server import BackgroundRoute
+from trademl.serve.routing.settings import RegionConfig, Regions
+
+LEASE_S = 1.0
+
+
+def day(days):
+    return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
+
+
+HEDGE = f"""
+[hedge]
+home = "hk"
+instrument = "TEST"
+etf = "EWH"
+beta = 0.9
+implied_volatility = 0.2
+as_of = "{day(-1)}"
+expiry = "{day(60)}"
+multiplier = 0.001
+budget = 1000.0
+"""
+
+
+@pytest.fixture
+def there(project, finished, tmp_path):
+    """Return a project with a hedge, and a workspace of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(project, folder)
+    with (folder / "strategy.toml").open("a") as file:
+        file.write(HEDGE)
+    shutil.copytree(finished[0], tmp_path / "ws")
+    return folder, tmp_path / "ws"
+
+
+@contextmanager
+def command(folder, workspace, *words):
+    line = [sys.executable, "-m", "trademl", "serve", *words, "--workspace", str(workspace)]
+    with subprocess.Popen(
+        line, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def url_of(process):
+    for line in process.stderr:
+        if found := re.search(r" at (http\S+)$", line.strip()):
+            return found[1]
+    raise AssertionError("the server never listened")
+
+
+@contextmanager
+def working(function):
+    """Run a function of an event in a thread; set the event at the end of the block."""
+    stop, found = threading.Event(), []
+    thread = threading.Thread(target=lambda: found.append(function(stop)))
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+def until(is_so, within_s=60.0):
+    deadline = time.monotonic() + within_s
+    while not (found := is_so()):
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
+    return found
+
+
+def answered_by(url):
+    request = urllib.request.Request(
+        f"{url}/invocations", b",".join([b"0"] * 65), {"Content-Type": "text/csv"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return answer.headers["X-Trademl-Region"]
+
+
+def kill_while_it_holds(process, ledger):
+    """End a trader for good at a moment at which it holds a position."""
+
+    def is_caught():
+        os.kill(process.pid, signal.SIGSTOP)
+        held = positions(ledger, "small").get("TEST")
+        if held is not None and held.quantity:
+            return True
+        os.kill(process.pid, signal.SIGCONT)
+        return False
+
+    until(is_caught)
+    process.kill()
+
+
+@pytest.mark.slow
+def test_a_lost_region_is_routed_around_and_hedged_once_until_another_trades_on(there, monkeypatch):
+    folder, workspace = there
+    monkeypatch.chdir(folder)
+    strategy = load_settings(folder / "strategy.toml", environ={}).strategy
+    market = socket.create_server(("127.0.0.1", 0))
+    port = market.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    server = ("--endpoint", "small", "--port", "0")
+    live = ("live", "--region", "hk", "--market", address, "--speed", "60", "--trade-refused")
+    looks = []
+    with (
+        Workspace(workspace) as opened,
+        command(folder, workspace, *server) as hk,
+        command(folder, workspace, *server) as us,
+        command(folder, workspace, *live, "--lease-s", str(LEASE_S)) as trader,
+    ):
+        ledger, urls = opened.ledger, {"hk": url_of(hk), "us": url_of(us)}
+        regions = tuple(
+            RegionConfig(name, url, priority=i) for i, (name, url) in enumerate(urls.items())
+        )
+        until(lambda: lease_state(ledger, "small"))
+        options = LiveOptions(
+            region="us", market=address, lease_s=LEASE_S, trade_refused=True, speed=600.0
+        )
+        watch = HedgeOptions(
+            "us", (urls["hk"],), "20.0", market=address, price=100.0, every_s=0.1, misses=2,
+            rests=True,
+        )  # fmt: skip
+        with (
+            BackgroundRoute(Regions(regions)) as route,
+            working(lambda stop: trade_live(strategy, opened, options, stop=stop)) as traded,
+            working(
+                lambda stop: watch_region(strategy, opened, watch, stop=stop, told=looks.append)
+            ) as watched,
+        ):
+            assert answered_by(route.url) == "hk"
+            market.close()  # the market first: else the other region may trade there
+            kill_while_it_holds(trader, ledger)
+            killed = time.monotonic()
+            hk.kill()
+            asked = time.monotonic()
+            assert answered_by(route.url) == "us"
+            assert time.monotonic() - asked < 1.0
+            until(lambda: any(look.standing == "fired" for look in looks))
+            assert time.monotonic() - killed > LEASE_S / 2  # nobody hedges before the lease ended
+            (order,) = ledger.rows(BrokerOrder, kind="hedge")
+            until(lambda: ledger.get(BrokerOrder, order.key).status == "sent")
+            assert (order.side, order.instrument.split()[2]) == ("buy", "P")
+            n_decisions = len(ledger.rows(LiveDecision))
+            market = socket.create_server(("127.0.0.1", port))
+            until(lambda: ledger.get(BrokerOrder, order.key).status == "cancelled")
+            until(lambda: len(ledger.rows(LiveDecision)) > n_decisions)
+            market.close()
+    assert len(ledger.rows(Hedge)) == len(ledger.rows(BrokerOrder, kind="hedge")) == 1
+    assert (watched[0]["fired"], watched[0]["recovered"]) == (1, 1)
+    assert traded[0]["n_resumed"] > 0
+    assert {row.token for row in ledger.rows(BrokerOrder) if row.kind != "hedge"} >= {1}
+
+
+def test_a_dry_run_says_what_an_outage_would_buy_and_sends_nothing(there, tmp_path):
+    folder, workspace = there
+    done = hedge(folder, workspace, "--price", "100", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["would_fire"], found["plan"], found["position"]) == (False, None, 0.0)
+    assert found["why_not"] == "region hk never held the lease: there is no outage"
+    ledger = Ledger(f"sqlite:///{workspace / 'ledger.db'}")
+    assert ledger.rows(BrokerOrder) == ledger.rows(Hedge) == []
+    ledger.close()
+
+
+def hedge(folder, workspace, *words):
+    line = [sys.executable, "-m", "trademl", "serve", "hedge", "--workspace", str(workspace)]
+    line += ["--region", "us", "--spot", "20", "--server", "http://127.0.0.1:1", *words]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (day(-1), day(-30), f"beta and implied_volatility are of {day(-30)}, 30 days old"),
+        ('instrument = "TEST"\netf', 'instrument = "HSI"\netf', "the strategy trades TEST"),
+        ('home = "hk"', 'home = "us"', "region us is the home of small"),
+        ('home = "hk"', 'home = "hk"', "has no fill of TEST in this ledger: give --price"),
+    ],
+)
+def test_a_watch_that_could_not_hedge_does_not_begin(there, old, new, message, monkeypatch):
+    folder, workspace = there
+    path = folder / "strategy.toml"
+    path.write_text(path.read_text().replace(old, new))
+    monkeypatch.chdir(folder)
+    strategy = load_settings(path, environ={}).strategy
+    with Workspace(workspace) as opened, pytest.raises(TrademlError, match=message):
+        watch_region(strategy, opened, HedgeOptions("us", ("http://127.0.0.1:1",), "20"))
+
+
+@pytest.mark.parametrize(
+    ("text", "age_s", "message"),
+    [
+        (None, 0, "neither a price nor a file"),
+        ("x", 0, "neither a price"),
+        ("20", 9000, "s ago, more than 60"),
+    ],
+)
+def test_a_spot_that_is_no_price_of_now_is_refused(
+    there, tmp_path, monkeypatch, text, age_s, message
+):
+    folder, workspace = there
+    path = tmp_path / "spot"
+    if text is not None:
+        path.write_text(text)
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    monkeypatch.chdir(folder)
+    strategy = load_settings(folder / "strategy.toml", environ={}).strategy
+    options = HedgeOptions("us", ("http://127.0.0.1:1",), str(path), price=100.0)
+    with Workspace(workspace) as opened, pytest.raises(DataError, match=message):
+        plan_outage(strategy, opened, options)
+
+
+def test_without_a_lease_nobody_trades_beside_a_region_that_has_one(there):
+    folder, workspace = there
+    with Workspace(workspace) as opened:
+        home = LeaseHolder(
+            opened.ledger, "small", home="hk", region="hk", holder="1", ttl_ms=600_000
+        )
+        home.acquire()
+        with pytest.raises(ConfigError, match="region hk holds the lease of small"):
+            trade_live(load_settings(folder / "strategy.toml", environ={}).strategy, opened)
