@@ -97,6 +97,7 @@ def serve(
         )
         return
     from trademl.serve.deployments import deployed_strategies
+    from trademl.serve.following import LedgerModels
 
     with open_session(config, workspace, needs_file=not endpoint) as session:
         strategy = session.strategy
@@ -108,13 +109,19 @@ def serve(
             freshness=strategy.freshness,
             smaller=smaller or (),
         )
-    serve_until_stopped(
-        strategies,
-        settings,
-        on_ready=lambda url: typer.echo(
-            f"serving {', '.join(map(str, strategies))} at {url}", err=True
-        ),
-    )
+        newest = LedgerModels(
+            {strategy.serving.endpoint: strategy.name},
+            session.workspace.store,
+            session.workspace.ledger,
+        )
+        serve_until_stopped(
+            strategies,
+            settings,
+            on_ready=lambda url: typer.echo(
+                f"serving {', '.join(map(str, strategies))} at {url}", err=True
+            ),
+            newest=newest,
+        )
 
 
 def _serve_container(root: Path, port: int) -> None:

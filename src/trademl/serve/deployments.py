@@ -139,12 +139,21 @@ def deployed_strategies(
     strategies = []
     for endpoint in endpoints:
         first = served_model(current_deployment(endpoint, ledger), store)
-        rest = [_file(store.newest("model", name), first.mode, store, ledger) for name in smaller]
+        rest = [
+            model_file(store.newest("model", name), first.mode, store, ledger) for name in smaller
+        ]
         strategies.append(ServedStrategy(endpoint, (first, *rest), policy, freshness))
     return tuple(strategies)
 
 
-def _file(model: Artifact, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
+def model_file(model: Artifact, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
+    """Return where a proven model lies and what its manifest says; a refused one is in shadow.
+
+    Raises
+    ------
+    DataError
+        If the proof is missing or failed.
+    """
     check_proof(model, store, ledger)
     accepted: bool = model.metrics["status"] == "accepted"
     sha256 = model.manifest["files"][MODEL_FILE]["sha256"]

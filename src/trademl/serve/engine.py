@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
 from trademl.serve.handler import Handler
@@ -23,6 +23,8 @@ from trademl.serve.strategies import ServedStrategy
 from trademl.serve.turns import Turns
 
 REVIEW_S = 0.1
+
+Newest = Callable[[str], ModelFile | None]  # the model that a strategy should be answered with
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +41,9 @@ class Engine:
         self._config = config
         self._executor = ThreadPoolExecutor(config.slots, "trademl-model")
         self._shares = (Shares(quotas), Shares(quotas))
-        self._pool = ModelPool(config.memory_bytes, self._executor)
+        # apart from the threads of big models, so that loading holds up no request
+        self._loader = ThreadPoolExecutor(1, "trademl-loader")
+        self._pool = ModelPool(config.memory_bytes, self._loader)
         self._machine = Machine(
             Turns(loop.call_soon),
             self._pool,
@@ -82,8 +86,56 @@ class Engine:
             for strategy in self._live.values():
                 strategy.review(busy)
 
+    async def follow(self, newest: Newest) -> None:
+        """Let newly named models take over, again and again, until cancelled.
+
+        Parameters
+        ----------
+        newest : callable
+            Called in a thread, with the name of a strategy.
+        """
+        refused: dict[str, ModelFile | str] = {}
+        while True:
+            await asyncio.sleep(self._config.follow_s)
+            for asked in self._asked:
+                await self._follow(self._live[asked.name], newest, refused)
+
+    async def _follow(
+        self, strategy: LiveStrategy, newest: Newest, refused: dict[str, ModelFile | str]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        file: ModelFile | None = None
+        try:
+            file = await loop.run_in_executor(self._loader, newest, strategy.name)
+            if file is None or refused.get(strategy.name) == file:
+                return
+            standing = strategy.ladder[0]
+            mode = standing.model.mode if standing.model else standing.file.mode
+            if (file.id, file.mode) != (standing.file.id, mode):
+                await self._swap(strategy, file)
+            refused.pop(strategy.name, None)
+        except TrademlError as error:
+            if refused.get(strategy.name) != (what := file or str(error)):
+                refused[strategy.name] = what
+                strategy.counters.n_swaps_refused += 1
+                _log.warning("%s: no new model takes over: %s", strategy.name, error)
+
+    async def _swap(self, strategy: LiveStrategy, file: ModelFile) -> None:
+        """Load a model, make it warm, and only then let it take over."""
+        old = strategy.ladder[0]
+        columns = next(h.model.model.schema_hash for h in reversed(strategy.ladder) if h.model)
+        held = self._pool.add(replace(file, schema_hash=columns), is_pinned=old.is_pinned)
+        try:
+            await self._pool.begin(held)
+        except TrademlError:
+            self._pool.remove(held)
+            raise
+        self._pool.remove(strategy.replace_first(held))
+        _log.warning("%s: model %s takes over from %s", strategy.name, file.id, old.file.id)
+
     def close(self) -> None:
         """Let go of the threads; what still waits for one is not computed."""
+        self._loader.shutdown(wait=False, cancel_futures=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _open(self, asked: ServedStrategy) -> LiveStrategy:

@@ -123,7 +123,7 @@ class LiveStrategy:
             self.policy.cache_max_age_s, self.policy.cache_step, self.policy.cache_entries
         )
         self._lanes: dict[str, Lane] = {}
-        self._in_flight: dict[tuple[str, bytes], tuple[Lane, Job]] = {}
+        self._in_flight: dict[tuple[ServedModel, bytes], tuple[Lane, Job]] = {}
         self._row_rate = 0.0
         self._seen = _Seen(machine.turns.now(), 0, [0] * len(self.tiers))
 
@@ -131,6 +131,18 @@ class LiveStrategy:
     def head(self) -> bytes:
         """Header lines of the biggest model in memory."""
         return next((held.model.head for held in self.ladder if held.model is not None), b"")
+
+    def replace_first(self, held: Held) -> Held:
+        """Let a model that is in memory take over from the biggest one; return the old one.
+
+        It happens between two requests. What the old model has begun it ends, under its own name.
+        """
+        old, self.ladder[0] = self.ladder[0], held
+        if old.model is not None:
+            self._cache.forget(old.model)
+            self._lanes.pop(old.model.id, None)
+        self.counters.n_swaps += 1
+        return old
 
     # Answering
 
@@ -304,7 +316,7 @@ class LiveStrategy:
         lane = self._lane(held)
         if question.key is None:
             return lane, self._machine.batches.submit(lane, question.features_ND)
-        same = (lane.model.id, question.key)
+        same = (lane.model, question.key)
         running = self._in_flight.get(same)
         if running is not None and not running[1].done.done():
             self.counters.n_shared += 1

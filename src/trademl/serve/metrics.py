@@ -16,6 +16,8 @@ _COUNTERS = (
     ("cache_hits", "n_cache_hits", "Requests answered with a kept answer."),
     ("shared_computations", "n_shared", "Requests that joined the same one in flight."),
     ("model_failures", "n_failures", "Models that raised an error."),
+    ("model_swaps", "n_swaps", "Models that took over from another while the server ran."),
+    ("model_swaps_refused", "n_swaps_refused", "Models that could not take over."),
 )
 
 

@@ -20,7 +20,7 @@ import uvloop
 from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
-from trademl.serve.engine import Engine
+from trademl.serve.engine import Engine, Newest
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.strategies import ServedStrategy
@@ -40,6 +40,7 @@ def serve(
     config: ServerConfig | None = None,
     *,
     on_ready: Callable[[str], None] | None = None,
+    newest: Newest | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT, then drain and return.
 
@@ -54,6 +55,10 @@ def serve(
         Address and limits.
     on_ready : callable, optional
         Given the server's URL once it accepts connections.
+    newest : callable, optional
+        Names the model that a strategy should be answered with; asked again and again, in a thread.
+        Another one takes over between two requests once it is loaded and warm; one that cannot be
+        loaded does not.
 
     Raises
     ------
@@ -64,7 +69,7 @@ def serve(
     StoreError
         If a model cannot be read.
     """
-    life = _Life(what, config or ServerConfig())
+    life = _Life(what, config or ServerConfig(), newest)
 
     async def until_signal() -> None:
         stop = asyncio.Event()
@@ -88,8 +93,10 @@ class BackgroundServer:
     ...     predict(server.url, features_ND)
     """
 
-    def __init__(self, what: Served, config: ServerConfig | None = None) -> None:
-        self._life = _Life(what, config or ServerConfig(port=0))
+    def __init__(
+        self, what: Served, config: ServerConfig | None = None, *, newest: Newest | None = None
+    ) -> None:
+        self._life = _Life(what, config or ServerConfig(port=0), newest)
         self._ready: Future[str] = Future()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._work, name="trademl-serve", daemon=True)
@@ -132,11 +139,11 @@ class BackgroundServer:
 class _Life:
     """From a server's settings to its end."""
 
-    def __init__(self, what: Served, config: ServerConfig) -> None:
+    def __init__(self, what: Served, config: ServerConfig, newest: Newest | None) -> None:
         if isinstance(what, ServedModel):
             what = ServedStrategy("default", (what,))
         self._strategies = (what,) if isinstance(what, ServedStrategy) else tuple(what)
-        self._config = config
+        self._config, self._newest = config, newest
         self._access = Access(read_tokens(config.token_file) if config.token_file else ())
         self._tls = _tls(config)
 
@@ -147,6 +154,8 @@ class _Life:
             shared = Shared(self._config, handler, self._access, engine.turns)
             listener = await _listen(shared, self._tls)
             tasks = [asyncio.create_task(_sweep(shared)), asyncio.create_task(engine.review())]
+            if self._newest is not None:
+                tasks.append(asyncio.create_task(engine.follow(self._newest)))
             try:
                 on_ready(self._url(listener))
                 await stop.wait()
