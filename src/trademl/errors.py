@@ -8,6 +8,7 @@ TrademlError
 ├── StoreError       an artifact or a database cannot be read or written
 │   ├── SchemaError  the database was written by a newer trademl
 │   ├── LockedError  another run holds the workspace
+│   ├── LedgerAwayError  a server that runs cannot reach its ledger
 │   └── RegistryError  a model cannot be promoted or taken back
 ├── TrainError       a training job cannot start or did not converge to a finite model
 ├── ServeError       a server or endpoint cannot be started, reached or understood
@@ -54,6 +55,10 @@ class SchemaError(StoreError):
 
 class LockedError(StoreError):
     """Another run holds the workspace."""
+
+
+class LedgerAwayError(StoreError):
+    """A server that runs cannot reach its ledger: it goes on without."""
 
 
 class RegistryError(StoreError):

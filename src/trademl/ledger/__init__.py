@@ -1,6 +1,6 @@
 """Every run, model, deployment, prediction and trade as SQL tables that link to each other."""
 
-from trademl.ledger import live_tables  # adds its tables to the schema
+from trademl.ledger import live_tables, serving_tables  # add their tables to the schema
 from trademl.ledger.database import Ledger
 
-__all__ = ["Ledger", "live_tables"]
+__all__ = ["Ledger", "live_tables", "serving_tables"]

@@ -44,6 +44,7 @@ class StrategyCounters:
     n_failures: int = 0
     n_swaps: int = 0
     n_swaps_refused: int = 0
+    n_ledger_away: int = 0
     refused: dict[int, int] = field(default_factory=dict)
     tier_changes: dict[tuple[str, str], int] = field(default_factory=dict)
 

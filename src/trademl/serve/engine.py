@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
-from trademl.errors import ConfigError, ServeError, TrademlError
+from trademl.errors import ConfigError, ServeError
 from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
+from trademl.serve.event_writer import Event, EventKind, EventWriter
+from trademl.serve.following import Follower, Newest
 from trademl.serve.handler import Handler
-from trademl.serve.live_strategy import LiveStrategy, Machine, TierChange
+from trademl.serve.live_strategy import LiveStrategy, Machine, ModelChange, TierChange
 from trademl.serve.metrics import CONTENT_TYPE, exposition
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
 from trademl.serve.multi_model import MultiModel
+from trademl.serve.placement import CPU
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.shares import Quota, Shares
@@ -24,32 +28,51 @@ from trademl.serve.turns import Turns
 
 REVIEW_S = 0.1
 
-Newest = Callable[[str], ModelFile | None]  # the model that a strategy should be answered with
-
 _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Everything that lives as long as the server's event loop; make it there."""
+    """Everything that lives as long as the server's event loop; make it there.
 
-    def __init__(self, strategies: Sequence[ServedStrategy], config: ServerConfig) -> None:
+    Parameters
+    ----------
+    events : EventWriter, optional
+        Takes each step on a ladder, and each model that takes over.
+    """
+
+    def __init__(
+        self,
+        strategies: Sequence[ServedStrategy],
+        config: ServerConfig,
+        events: EventWriter | None = None,
+    ) -> None:
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
             raise ConfigError(f"strategies {', '.join(names)}: expected each name once")
         loop = asyncio.get_running_loop()
         quotas = {strategy.name: strategy.quota for strategy in strategies}
-        self._config = config
-        self._executor = ThreadPoolExecutor(config.slots, "trademl-model")
-        self._shares = (Shares(quotas), Shares(quotas))
+        self._config, self._events = config, events
+        devices = {CPU: config.slots} | {
+            entry.device: 1  # a graphics card runs what comes to it one after the other
+            for strategy in strategies
+            for entry in strategy.ladder
+            if isinstance(entry, ModelFile) and entry.device != CPU
+        }
+        self._executors = {d: ThreadPoolExecutor(n, f"trademl-{d}") for d, n in devices.items()}
+        self._batches = {
+            device: Batches(loop, self._executors[device], n, Shares(quotas))
+            for device, n in devices.items()
+        }
+        self._shares = (Shares(quotas), *(batches.shares for batches in self._batches.values()))
         # apart from the threads of big models, so that loading holds up no request
         self._loader = ThreadPoolExecutor(1, "trademl-loader")
         self._pool = ModelPool(config.memory_bytes, self._loader)
         self._machine = Machine(
             Turns(loop.call_soon),
             self._pool,
-            Batches(loop, self._executor, config.slots, self._shares[0]),
-            self._shares[1],
-            on_change=_log_change,
+            self._batches,
+            self._shares[0],
+            on_change=self._on_step,
         )
         self._asked = tuple(strategies)
         self._live: dict[str, LiveStrategy] = {}
@@ -87,56 +110,15 @@ class Engine:
                 strategy.review(busy)
 
     async def follow(self, newest: Newest) -> None:
-        """Let newly named models take over, again and again, until cancelled.
-
-        Parameters
-        ----------
-        newest : callable
-            Called in a thread, with the name of a strategy.
-        """
-        refused: dict[str, ModelFile | str] = {}
-        while True:
-            await asyncio.sleep(self._config.follow_s)
-            for asked in self._asked:
-                await self._follow(self._live[asked.name], newest, refused)
-
-    async def _follow(
-        self, strategy: LiveStrategy, newest: Newest, refused: dict[str, ModelFile | str]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        file: ModelFile | None = None
-        try:
-            file = await loop.run_in_executor(self._loader, newest, strategy.name)
-            if file is None or refused.get(strategy.name) == file:
-                return
-            standing = strategy.ladder[0]
-            mode = standing.model.mode if standing.model else standing.file.mode
-            if (file.id, file.mode) != (standing.file.id, mode):
-                await self._swap(strategy, file)
-            refused.pop(strategy.name, None)
-        except TrademlError as error:
-            if refused.get(strategy.name) != (what := file or str(error)):
-                refused[strategy.name] = what
-                strategy.counters.n_swaps_refused += 1
-                _log.warning("%s: no new model takes over: %s", strategy.name, error)
-
-    async def _swap(self, strategy: LiveStrategy, file: ModelFile) -> None:
-        """Load a model, make it warm, and only then let it take over."""
-        old = strategy.ladder[0]
-        columns = next(h.model.model.schema_hash for h in reversed(strategy.ladder) if h.model)
-        held = self._pool.add(replace(file, schema_hash=columns), is_pinned=old.is_pinned)
-        try:
-            await self._pool.begin(held)
-        except TrademlError:
-            self._pool.remove(held)
-            raise
-        self._pool.remove(strategy.replace_first(held))
-        _log.warning("%s: model %s takes over from %s", strategy.name, file.id, old.file.id)
+        """Let newly deployed models take over, again and again, until cancelled."""
+        follower = Follower(newest, self._pool, self._on_model, self._config.follow_s)
+        await follower.run({asked.name: self._live[asked.name] for asked in self._asked})
 
     def close(self) -> None:
         """Let go of the threads; what still waits for one is not computed."""
         self._loader.shutdown(wait=False, cancel_futures=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        for executor in self._executors.values():
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def _open(self, asked: ServedStrategy) -> LiveStrategy:
         last = self._hold(asked.ladder[-1], is_pinned=True)
@@ -150,7 +132,12 @@ class Engine:
                     "take the same"
                 )
         return LiveStrategy(
-            asked.name, [*ladder, last], self._machine, asked.policy, asked.freshness
+            asked.name,
+            [*ladder, last],
+            self._machine,
+            asked.policy,
+            asked.freshness,
+            followed=asked.followed,
         )
 
     def _hold(
@@ -174,13 +161,30 @@ class Engine:
         for shares in self._shares:
             shares.remove(_inside(name))
 
+    def _on_step(self, step: TierChange) -> None:
+        _log.warning("%s: tier %s -> %s, %s", step.strategy, step.old, step.new, step.reason)
+        self._tell(step.strategy, "tier", step.old, step.new, step.reason, step.load._asdict())
+
+    def _on_model(self, change: ModelChange) -> None:
+        self._tell(change.strategy, "model", change.old, change.new, "it was deployed", {})
+
+    def _tell(
+        self,
+        strategy: str,
+        kind: EventKind,
+        old: str,
+        new: str,
+        reason: str,
+        facts: dict[str, Any],
+    ) -> None:
+        if self._events is not None:
+            at_ns = self._machine.wall_ns()
+            self._events.put(Event(at_ns, strategy, kind, old, new, reason, facts))
+
     def _metrics(self) -> tuple[str, bytes]:
-        return CONTENT_TYPE, exposition(list(self._live.values()), self._pool.used_bytes)
+        strategies = list(self._live.values())
+        return CONTENT_TYPE, exposition(strategies, self._pool.used_bytes, self._events)
 
 
 def _inside(name: str) -> str:
     return f"models/{name}"  # apart from strategies of the same name
-
-
-def _log_change(change: TierChange) -> None:
-    _log.warning("%s: tier %s -> %s, %s", change.strategy, change.old, change.new, change.reason)

@@ -20,7 +20,9 @@ import uvloop
 from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
-from trademl.serve.engine import Engine, Newest
+from trademl.serve.engine import Engine
+from trademl.serve.event_writer import EventWriter
+from trademl.serve.following import Newest
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.strategies import ServedStrategy
@@ -41,6 +43,7 @@ def serve(
     *,
     on_ready: Callable[[str], None] | None = None,
     newest: Newest | None = None,
+    events: EventWriter | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT, then drain and return.
 
@@ -59,6 +62,8 @@ def serve(
         Names the model that a strategy should be answered with; asked again and again, in a thread.
         Another one takes over between two requests once it is loaded and warm; one that cannot be
         loaded does not.
+    events : EventWriter, optional
+        Takes what happens, for the ledger.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def serve(
     StoreError
         If a model cannot be read.
     """
-    life = _Life(what, config or ServerConfig(), newest)
+    life = _Life(what, config or ServerConfig(), newest, events)
 
     async def until_signal() -> None:
         stop = asyncio.Event()
@@ -94,9 +99,14 @@ class BackgroundServer:
     """
 
     def __init__(
-        self, what: Served, config: ServerConfig | None = None, *, newest: Newest | None = None
+        self,
+        what: Served,
+        config: ServerConfig | None = None,
+        *,
+        newest: Newest | None = None,
+        events: EventWriter | None = None,
     ) -> None:
-        self._life = _Life(what, config or ServerConfig(port=0), newest)
+        self._life = _Life(what, config or ServerConfig(port=0), newest, events)
         self._ready: Future[str] = Future()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._work, name="trademl-serve", daemon=True)
@@ -139,16 +149,22 @@ class BackgroundServer:
 class _Life:
     """From a server's settings to its end."""
 
-    def __init__(self, what: Served, config: ServerConfig, newest: Newest | None) -> None:
+    def __init__(
+        self,
+        what: Served,
+        config: ServerConfig,
+        newest: Newest | None,
+        events: EventWriter | None,
+    ) -> None:
         if isinstance(what, ServedModel):
             what = ServedStrategy("default", (what,))
         self._strategies = (what,) if isinstance(what, ServedStrategy) else tuple(what)
-        self._config, self._newest = config, newest
+        self._config, self._newest, self._events = config, newest, events
         self._access = Access(read_tokens(config.token_file) if config.token_file else ())
         self._tls = _tls(config)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
-        engine = Engine(self._strategies, self._config)
+        engine = Engine(self._strategies, self._config, self._events)
         try:
             handler = await engine.start()
             shared = Shared(self._config, handler, self._access, engine.turns)
