@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,12 +37,24 @@ def artifact_at(where: str, store: ArtifactStore) -> Artifact:
     CloudError
         If S3 cannot be read.
     """
-    if "://" in where:
-        return _fetched(where.removesuffix("/"), store)
     if "/" not in where:
         return store.get(where)
-    path = Path(where)
-    return store.adopt(path if path.is_dir() else path.parent)
+    with _alone(store):
+        if "://" in where:
+            return _fetched(where.removesuffix("/"), store)
+        path = Path(where)
+        return store.adopt(path if path.is_dir() else path.parent)
+
+
+@contextmanager
+def _alone(store: ArtifactStore) -> Iterator[None]:
+    """Wait for other processes that take something in: workers of one server start together."""
+    with storage_errors(store.root):
+        store.root.mkdir(parents=True, exist_ok=True)
+        lock = (store.root / ".taking-in").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _fetched(address: str, store: ArtifactStore) -> Artifact:
