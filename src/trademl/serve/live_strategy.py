@@ -364,7 +364,8 @@ class LiveStrategy:
             scores = done.result()
         except Exception:
             return self._after_failure(question, model, choice)
-        self._cache.keep(model, question.key, scores, self._turns.now())
+        if any(held.model is model for held in self.ladder):  # else it was let go of meanwhile
+            self._cache.keep(model, question.key, scores, self._turns.now())
         queue_s = max(0.0, job.began_at_s - question.request.arrived_s)
         found = Provenance(self.tiers[choice.tier], choice.reason, queue_s=queue_s)
         return self._decide(question, model, scores, choice.tier, found)

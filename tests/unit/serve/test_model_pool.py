@@ -171,6 +171,32 @@ def test_a_model_that_was_let_go_of_is_out_of_memory(files, size, row_s):
     assert left is None
 
 
+def test_an_answer_that_comes_after_its_model_was_let_go_of_does_not_keep_it(files):
+    async def work():
+        ladder = (files[0], served(load_model(files[1].location), "small"))
+        engine = Engine([ServedStrategy("btc", ladder)], ServerConfig())
+        try:
+            handler = await engine.start()
+            big = engine._live["btc"].ladder[0]
+            await engine._pool.begin(big)
+            big.row_s = 0.01
+            waiting = handler(invocation(engine))
+            seen = weakref.ref(big.model)
+            big.release()
+            model_head = (await waiting).head
+            del waiting
+            await asyncio.sleep(0.01)
+            gc.collect()
+            return model_head, seen()
+        finally:
+            engine.close()
+
+    head, left = asyncio.run(work())
+
+    assert b"X-Trademl-Model: m-0\r\n" in head
+    assert left is None
+
+
 def invocation(engine):
     request = Request("POST", "/invocations", b"1,1", {b"content-type": b"text/csv"})
     request.arrived_s = engine.turns.now()
