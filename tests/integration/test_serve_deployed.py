@@ -165,7 +165,7 @@ def test_a_ledger_that_cannot_be_read_has_an_error_of_its_own(shop, tmp_path):
 
 
 def test_quotas_of_the_settings_reach_the_strategies(shop):
-    store, ledger, one, two = shop
+    store, ledger, _one, two = shop
     put_behind(ledger, two, endpoint="alice")
     serving = ServingConfig(quotas={"btc": Quota(0.7, priority=2)})
 

@@ -40,9 +40,7 @@ def ladder(big, **rules):
 def push_down(running, big, pool):
     """Ask more than a model that does not answer can bear; return how many were answered 200."""
     big.may_go.clear()
-    asked = [
-        pool.submit(ask, running, b"1,%d" % n, X_Trademl_Deadline_Ms="1000") for n in range(8)
-    ]
+    asked = [pool.submit(ask, running, b"1,%d" % n, X_Trademl_Deadline_Ms="1000") for n in range(8)]
     wait_for_metric(running, 'trademl_level{strategy="btc"}', "1")
     big.may_go.set()
     return [a.result()[0] for a in asked].count(200)
@@ -100,14 +98,15 @@ def test_requests_that_wait_together_are_one_call_of_the_model(big):
     strategy = ServedStrategy("btc", (ServedModel(big, "m"),), patient)
     with BackgroundServer(strategy, one_thread) as running, ThreadPoolExecutor(6) as pool:
         big.may_go.clear()
-        first = pool.submit(ask, running, b"1,0")
-        wait_until(lambda: big.n_rows == [1])
+        # of many rows, so that its long wait is no long time for a row
+        first = pool.submit(ask, running, b"\n".join([b"1,0"] * 200))
+        wait_until(lambda: big.n_rows == [200])
         rest = [pool.submit(ask, running, b"1,%d" % n) for n in range(1, 6)]
-        wait_for_metric(running, 'trademl_rows_total{strategy="btc"}', "6")
+        wait_for_metric(running, 'trademl_rows_total{strategy="btc"}', "205")
         big.may_go.set()
         scores = [a.result()[2]["predictions"][0]["score"] for a in (first, *rest)]
 
-    assert big.n_rows == [1, 5]
+    assert big.n_rows == [200, 5]
     assert scores == [1, 2, 3, 4, 5, 6]
 
 

@@ -29,7 +29,6 @@ from trademl.train.model_archive import is_network_file
 from trademl.train.proof import check_proof
 from trademl.train.registry import strategies_of
 
-
 DEPLOYED = "deployed"
 
 
@@ -264,9 +263,7 @@ def _checked(rungs: Sequence[RungConfig]) -> Sequence[RungConfig]:
     return rungs
 
 
-def _rung_file(
-    rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledger
-) -> ModelFile:
+def _rung_file(rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
     """Return where a proven model lies, brought here if need be; a refused one is in shadow."""
     model = artifact_at(rung.model, store)
     is_network = is_network_file(model.file(MODEL_FILE))

@@ -9,7 +9,6 @@ from trademl.serve.counters import BOUNDS_S, Histogram, by_tier
 from trademl.serve.event_writer import EventWriter
 from trademl.serve.live_strategy import LiveStrategy
 
-
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _COUNTERS = (
     ("rows", "n_rows", "Feature rows read."),
