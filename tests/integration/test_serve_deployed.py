@@ -15,8 +15,10 @@ from serving_cases import (
     put_behind,
     score_of,
     wait_for_metric,
+    wait_until,
 )
-from trademl.errors import ConfigError, LedgerAwayError, StoreError
+from trademl.errors import ConfigError, DataError, LedgerAwayError, StoreError
+from trademl.ledger import tables
 from trademl.serve.deployments import (
     RungConfig,
     ServingConfig,
@@ -180,6 +182,56 @@ def test_a_quota_of_an_unknown_endpoint_is_refused(shop):
 
     with pytest.raises(ConfigError, match="serving.quotas has one of bct, .* endpoints: btc"):
         strategies_of(store, ledger, serving=ServingConfig(quotas={"bct": Quota(0.7)}))
+
+
+@pytest.fixture
+def network(shop):
+    """A network of the same columns as an artifact, its dataset proven."""
+    pytest.importorskip("torch")
+    from trademl.train.network_config import NetworkConfig
+    from trademl.train.network_file import NetworkModel, save_network
+    from trademl.train.networks import build_network
+
+    store, *_ = shop
+    config = NetworkConfig("temporal_convolution", n_steps=2, width=4, depth=1)
+    state = build_network(config, 2, seed=1).state_dict()
+    weights = {name: weight.detach().numpy() for name, weight in state.items()}
+    identity = "network-0123456789ab"
+    with store.create(identity, parents=["dataset-1"], parameters={}) as draft:
+        model = NetworkModel(config, weights, "logistic", 0.5, ("a", "b"))
+        save_network(model, draft.path / "model.tar.gz")
+    return store.get(identity)
+
+
+def prove(ledger):
+    proof = {"id": "proof-1", "dataset_id": "dataset-1", "is_proven": True, "evidence": {}}
+    ledger.record(tables.Proof(**proof))
+
+
+def test_a_network_stands_above_the_deployed_model_and_stays_when_that_changes(shop, network):
+    store, ledger, _, two = shop
+    prove(ledger)
+    serving = ServingConfig("btc", rungs=(RungConfig(network.id), RungConfig("deployed")))
+    strategies = strategies_of(store, ledger, serving=serving)
+    newest = partial(deployed_file, store=store, ledger=ledger)
+    with BackgroundServer(strategies, SWIFT, newest=newest) as server:
+        ask(server)  # the network is loaded when it is first asked for
+        put_behind(ledger, two)
+        wait_for_metric(server, SWAPS, "1")
+        wait_until(lambda: ask(server)[1]["X-Trademl-Model"] == network.id)
+        _, headers, _ = ask(server)
+
+    assert headers["X-Trademl-Tier"] == "biggest"
+    assert headers["X-Trademl-Mode"] == "shadow"  # selection has not judged it
+    assert strategies[0].followed == 1
+
+
+def test_a_network_whose_dataset_is_unproven_is_no_rung(shop, network):
+    store, ledger, *_ = shop
+    serving = ServingConfig("btc", rungs=(RungConfig(network.id), RungConfig("deployed")))
+
+    with pytest.raises(DataError, match="dataset-1 was not verified"):
+        strategies_of(store, ledger, serving=serving)
 
 
 def test_the_deployed_model_computes_on_the_processor_alone(shop):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from filelock import FileLock
 
 from trademl.errors import StoreError
 from trademl.store.artifacts import MANIFEST, Artifact, ArtifactStore, storage_errors
@@ -51,10 +52,8 @@ def _alone(store: ArtifactStore) -> Iterator[None]:
     """Wait for other processes that take something in: workers of one server start together."""
     with storage_errors(store.root):
         store.root.mkdir(parents=True, exist_ok=True)
-        lock = (store.root / ".taking-in").open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        with FileLock(store.root / ".taking-in.lock"):
+            yield
 
 
 def _fetched(address: str, store: ArtifactStore) -> Artifact:
