@@ -256,8 +256,10 @@ def _refuse_unknown(value: Any, kind: Any, key: str, source: str) -> None:
         return
     inside = [arg for arg in get_args(kind) if arg is not Ellipsis]
     if get_origin(kind) in (tuple, list, Sequence, Mapping, dict) and inside:
-        items = enumerate(value) if isinstance(value, list) else getattr(value, "items", tuple)()
-        for name, inner in items:
+        pairs: list[tuple[Any, Any]] = []
+        if isinstance(value, Mapping | list):
+            pairs = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+        for name, inner in pairs:
             _refuse_unknown(inner, inside[-1], f"{key}.{name}", source)
 
 

@@ -133,9 +133,8 @@ def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
     ServeError
         If nothing does.
     """
-    standing = {
-        d.mode: d for d in ledger.rows(tables.Deployment, endpoint=endpoint) if d.retired_at is None
-    }
+    rows = ledger.rows(tables.Deployment, endpoint=endpoint, retired_at=None)
+    standing = {row.mode: row for row in rows}
     if not standing:
         known = sorted({d.endpoint for d in ledger.rows(tables.Deployment)})
         raise ServeError(
