@@ -6,14 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving_cases import Big, Small, ask, metrics, wait_for_metric, wait_until
+from serving_cases import Big, Small, ask, linear_model, metrics, wait_for_metric, wait_until
 from trademl.ledger import Ledger
 from trademl.ledger.serving_tables import ServingEvent
+from trademl.serve import model_pool
 from trademl.serve.event_writer import EventWriter
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.ledger_events import ledger_events
+from trademl.serve.model_pool import ModelFile
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 from trademl.serve.shares import Quota
+from trademl.train.model import save_model
 
 SWIFT_UP = LadderPolicy(up_after_s=0.2)
 
@@ -108,6 +111,33 @@ def test_requests_that_wait_together_are_one_call_of_the_model(big):
 
     assert big.n_rows == [200, 5]
     assert scores == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_computes_on_a_card_waits_for_no_thread_of_the_processor(big, monkeypatch, tmp_path):
+    card, loaded = Big(), []
+
+    def load_on(path, device):
+        loaded.append(device)
+        return card
+
+    monkeypatch.setattr(model_pool, "load_on", load_on)
+    save_model(linear_model(1.0), tmp_path / "model.tar.gz")
+    on_card = ModelFile("m-card", str(tmp_path / "model.tar.gz"), device="cuda")
+    strategies = [
+        ServedStrategy("btc", (ServedModel(big, "m"),)),
+        ServedStrategy("alice", (on_card,)),
+    ]
+    one_thread = ServerConfig(port=0, threads=1)
+    with BackgroundServer(strategies, one_thread) as running, ThreadPoolExecutor(1) as pool:
+        big.may_go.clear()
+        held_up = pool.submit(ask, running, X_Trademl_Deadline_Ms="20000")
+        wait_until(lambda: big.n_rows == [1])
+        _, headers, _ = ask(running, X_Trademl_Strategy="alice", X_Trademl_Deadline_Ms="10000")
+        big.may_go.set()
+        held_up.result()
+
+    assert (headers["X-Trademl-Tier"], headers["X-Trademl-Model"]) == ("biggest", "m-card")
+    assert loaded == ["cuda"]
 
 
 def test_a_burst_of_one_strategy_leaves_another_its_biggest_model(big):
