@@ -98,12 +98,14 @@ class EventWriter:
 
     def _work(self) -> None:
         while batch := self._next():
+            is_last_try = self._closing.is_set()
             try:
                 self._write(batch)
             except (TrademlError, OSError) as error:
                 self._put_back(batch, error)
-                if self._closing.wait(self._retry_s):
+                if is_last_try:
                     return
+                self._closing.wait(self._retry_s)
             else:
                 with self._changed:
                     self.n_written += len(batch)
