@@ -12,11 +12,11 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -265,6 +265,7 @@ def _build(origin: Mapping[str, Setting]) -> Strategy:
 
 
 def _convert(value: Any, kind: Any, origin: Mapping[str, Setting], section: str = "") -> Any:
+    _refuse_unknown(value, kind, section, _sources(origin))
     try:
         return msgspec.convert(value, kind)
     except ConfigError as error:
@@ -276,6 +277,26 @@ def _convert(value: Any, kind: Any, origin: Mapping[str, Setting], section: str 
         key = f"{section}{where.rstrip('`')}" or ", ".join(origin)
         source = origin[key].source if key in origin else _sources(origin)
         raise ConfigError(f"{key}: {what[:1].lower()}{what[1:]} (from {source})") from error
+
+
+def _refuse_unknown(value: Any, kind: Any, key: str, source: str) -> None:
+    """Refuse a key that a table within a section does not have; msgspec would pass it over."""
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        hints = get_type_hints(kind)
+        for name, inner in value.items():
+            if name not in hints:
+                raise ConfigError(
+                    f"{key}: unknown key {name}; expected one of {', '.join(hints)} (from {source})"
+                )
+            _refuse_unknown(inner, hints[name], f"{key}.{name}", source)
+        return
+    inside = [arg for arg in get_args(kind) if arg is not Ellipsis]
+    if get_origin(kind) in (tuple, list, Sequence, Mapping, dict) and inside:
+        pairs: list[tuple[Any, Any]] = []
+        if isinstance(value, Mapping | list):
+            pairs = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+        for name, inner in pairs:
+            _refuse_unknown(inner, inside[-1], f"{key}.{name}", source)
 
 
 def _sources(origin: Mapping[str, Setting]) -> str:

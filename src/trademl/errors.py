@@ -9,6 +9,7 @@ TrademlError
 │   ├── AwayError    a database cannot be reached now; the same may succeed in a minute
 │   ├── SchemaError  the database was written by another version of trademl
 │   ├── LockedError  another run holds the workspace
+│   ├── LedgerAwayError  a server that runs cannot reach its ledger
 │   └── RegistryError  a model cannot be promoted or taken back
 ├── TrainError       a training job cannot start or did not converge to a finite model
 ├── ServeError       a server or endpoint cannot be started, reached or understood
@@ -60,6 +61,10 @@ class SchemaError(StoreError):
 
 class LockedError(StoreError):
     """Another run holds the workspace."""
+
+
+class LedgerAwayError(StoreError):
+    """A server that runs cannot reach its ledger: it goes on without."""
 
 
 class RegistryError(StoreError):

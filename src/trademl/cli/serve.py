@@ -32,8 +32,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="MODEL",
-            help="Id of a smaller model that answers under load, for the only endpoint; give "
-            "several, biggest first.",
+            help="Id, folder or s3:// address of a smaller model that answers under load, for the "
+            "only endpoint; give several, biggest first.",
         ),
     ] = None,
     models: Annotated[
@@ -96,25 +96,35 @@ def serve(
             (), settings, on_ready=lambda url: typer.echo(f"serving {models} at {url}", err=True)
         )
         return
-    from trademl.serve.deployments import deployed_strategies
+    from trademl.serve.deployments import deployed_file, deployed_strategies
+    from trademl.serve.event_writer import EventWriter
+    from trademl.serve.ledger_events import ledger_events
 
     with open_session(config, workspace, needs_file=not endpoint) as session:
-        strategy = session.strategy
+        strategy, store = session.strategy, session.workspace.store
+        ledger = session.workspace.ledger
+        models_named = [*(smaller or ()), *(rung.model for rung in strategy.serving.rungs)]
+        if any(name.startswith("s3://") for name in models_named):
+            import trademl.aws.model_files  # noqa: F401  teaches the address
         strategies = deployed_strategies(
             endpoint or [strategy.serving.endpoint],
-            session.workspace.store,
-            session.workspace.ledger,
+            store,
+            ledger,
             policy=strategy.ladder,
             freshness=strategy.freshness,
             smaller=smaller or (),
+            serving=strategy.serving,
         )
-    serve_until_stopped(
-        strategies,
-        settings,
-        on_ready=lambda url: typer.echo(
-            f"serving {', '.join(map(str, strategies))} at {url}", err=True
-        ),
-    )
+        with EventWriter(ledger_events(ledger)) as events:
+            serve_until_stopped(
+                strategies,
+                settings,
+                on_ready=lambda url: typer.echo(
+                    f"serving {', '.join(map(str, strategies))} at {url}", err=True
+                ),
+                newest=lambda name: deployed_file(name, store, ledger),
+                events=events,
+            )
 
 
 def _serve_container(root: Path, port: int) -> None:

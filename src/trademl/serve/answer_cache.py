@@ -54,7 +54,13 @@ class AnswerCache:
         """Return the model's answer to a question where it is not too old."""
         if question is None or (kept := self._kept.get((model.id, question))) is None:
             return None
-        return kept if now_s - kept.made_at_s <= self._max_age_s else None
+        is_same = kept.model is model  # and not the one of its name that it took over from
+        return kept if is_same and now_s - kept.made_at_s <= self._max_age_s else None
+
+    def forget(self, model: ServedModel) -> None:
+        """Let go of a model's answers, and so of the model."""
+        for key in [key for key, kept in self._kept.items() if kept.model is model]:
+            del self._kept[key]
 
     def keep(
         self, model: ServedModel, question: bytes | None, scores: Scores, now_s: float

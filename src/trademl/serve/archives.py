@@ -54,9 +54,13 @@ def check_digest(path: Path, sha256: str) -> None:
     Raises
     ------
     StoreError
-        If it has another.
+        If it has another, or cannot be read.
     """
-    if (found := digest_file(path)) != sha256:
+    try:
+        found = digest_file(path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+    if found != sha256:
         raise StoreError(
             f"{path} has SHA-256 {found[:12]}, its manifest lists {sha256[:12]}: it was changed or "
             "damaged; get it again"

@@ -42,6 +42,9 @@ class StrategyCounters:
     n_cache_lookups: int = 0
     n_shared: int = 0
     n_failures: int = 0
+    n_swaps: int = 0
+    n_swaps_refused: int = 0
+    n_ledger_away: int = 0
     refused: dict[int, int] = field(default_factory=dict)
     tier_changes: dict[tuple[str, str], int] = field(default_factory=dict)
 

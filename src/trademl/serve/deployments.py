@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, LedgerAwayError, ServeError, StoreError
+from trademl.etl.verify import require_proof
 from trademl.ledger import Ledger, tables
+from trademl.serve.archives import check_digest
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.model_pool import ModelFile
+from trademl.serve.placement import CPU, check_device, check_device_name
 from trademl.serve.served import Mode, ServedModel, served
+from trademl.serve.shares import Quota
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+from trademl.train.fetched_artifacts import artifact_at
 from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import load_binary_model
+from trademl.train.model_archive import is_network_file
 from trademl.train.proof import check_proof
 from trademl.train.registry import strategies_of
+
+DEPLOYED = "deployed"
+
+
+@dataclass(frozen=True, slots=True)
+class RungConfig:
+    """One model of a ladder, and where it computes.
+
+    Parameters
+    ----------
+    model : str
+        Its id in the workspace; the folder of an artifact, or its address (``s3://...``); or
+        ``deployed``, for the model that stands at the endpoint.
+    device : str
+        ``cpu``; ``cuda`` or ``cuda:NUMBER`` for a network.
+    """
+
+    model: str
+    device: str = CPU
+
+    def __post_init__(self) -> None:
+        check_device_name(self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +62,25 @@ class ServingConfig:
         Name under which models replace each other.
     shadow_refused : bool
         Deploy in shadow mode the model of a run that was refused, or that the gate did not promote.
+    rungs : tuple of RungConfig
+        The ladder at the endpoint, biggest first; the deployed model alone where it is empty.
+    quotas : mapping of str to Quota
+        What the strategies of one server may count on, by endpoint; the others share evenly what
+        is left.
     """
 
     endpoint: str = "default"
     shadow_refused: bool = False
+    rungs: tuple[RungConfig, ...] = ()
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n_deployed = sum(rung.model == DEPLOYED for rung in self.rungs)
+        if self.rungs and n_deployed != 1:
+            raise ConfigError(
+                f"rungs name the deployed model {n_deployed} times: expected model = 'deployed' "
+                "in one of them"
+            )
 
 
 def deploy(
@@ -89,9 +133,8 @@ def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
     ServeError
         If nothing does.
     """
-    standing = {
-        d.mode: d for d in ledger.rows(tables.Deployment, endpoint=endpoint) if d.retired_at is None
-    }
+    rows = ledger.rows(tables.Deployment, endpoint=endpoint, retired_at=None)
+    standing = {row.mode: row for row in rows}
     if not standing:
         known = sorted({d.endpoint for d in ledger.rows(tables.Deployment)})
         raise ServeError(
@@ -102,10 +145,44 @@ def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
 
 
 def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedModel:
-    """Return a deployment's model, loaded and ready to be served."""
-    artifact = store.get(deployment.model_id)
+    """Return a deployment's model, loaded and ready to be served.
+
+    Raises
+    ------
+    StoreError
+        If its file is not the one that its manifest lists.
+    """
+    file = _deployed(deployment, store)
+    path = store.get(deployment.model_id).file(MODEL_FILE)
+    check_digest(path, file.sha256)
+    return served(load_binary_model(path), file.id, mode=file.mode)
+
+
+def deployed_file(endpoint: str, store: ArtifactStore, ledger: Ledger) -> ModelFile:
+    """Return where the model lies that stands behind an endpoint now; a running server asks.
+
+    Raises
+    ------
+    LedgerAwayError
+        If the ledger cannot be read.
+    StoreError
+        If the model's artifact cannot.
+    """
+    try:
+        standing = current_deployment(endpoint, ledger)
+    except (StoreError, SQLAlchemyError) as error:  # a broken connection has errors of its own
+        raise LedgerAwayError(str(error)) from error
+    return _deployed(standing, store)
+
+
+def _deployed(deployment: tables.Deployment, store: ArtifactStore) -> ModelFile:
     mode: Mode = "live" if deployment.mode == "live" else "shadow"
-    return served(load_binary_model(artifact.file(MODEL_FILE)), artifact.id, mode=mode)
+    return _file(store.get(deployment.model_id), mode)
+
+
+def _file(model: Artifact, mode: Mode, device: str = CPU) -> ModelFile:
+    sha256 = model.manifest["files"][MODEL_FILE]["sha256"]
+    return ModelFile(model.id, str(model.file(MODEL_FILE)), sha256, mode, device=device)
 
 
 def deployed_strategies(
@@ -116,37 +193,87 @@ def deployed_strategies(
     policy: LadderPolicy,
     freshness: Freshness,
     smaller: Sequence[str] = (),
+    serving: ServingConfig | None = None,
 ) -> tuple[ServedStrategy, ...]:
     """Return what a server needs to answer for endpoints: a strategy of each, in their order.
 
     Parameters
     ----------
     smaller : sequence of str
-        Ids of smaller models of the only endpoint, biggest first. They answer in the mode of the
-        deployed model.
+        Smaller models of the only endpoint, biggest first, instead of its rungs; ids, folders or
+        addresses as in `RungConfig`. They answer in the mode of the deployed model.
+    serving : ServingConfig, optional
+        Rungs of its endpoint, and quotas.
 
     Raises
     ------
     ServeError
         If nothing is deployed at an endpoint.
     ConfigError
-        If smaller models are given for several endpoints.
+        If smaller models are given for several endpoints, a quota is of none that is known, or a
+        device is not there.
     DataError
-        If a smaller model has no proof, as in `deploy`.
+        If a model has no proof, as in `deploy`.
+    StoreError, CloudError
+        If one cannot be brought here, or is not what its manifest lists.
     """
+    serving = serving or ServingConfig()
     if smaller and len(endpoints) > 1:
         raise ConfigError(f"smaller models for {len(endpoints)} endpoints: serve one at a time")
+    _check_quotas(serving.quotas, endpoints, ledger)
     strategies = []
     for endpoint in endpoints:
-        first = served_model(current_deployment(endpoint, ledger), store)
-        rest = [_file(store.newest("model", name), first.mode, store, ledger) for name in smaller]
-        strategies.append(ServedStrategy(endpoint, (first, *rest), policy, freshness))
+        rungs = serving.rungs if endpoint == serving.endpoint else ()
+        if smaller or not rungs:
+            rungs = (RungConfig(DEPLOYED), *map(RungConfig, smaller))
+        deployed = served_model(current_deployment(endpoint, ledger), store)
+        followed = next(n for n, rung in enumerate(rungs) if rung.model == DEPLOYED)
+        ladder = [
+            deployed if rung.model == DEPLOYED else _rung_file(rung, deployed.mode, store, ledger)
+            for rung in _checked(rungs)
+        ]
+        quota = serving.quotas.get(endpoint, Quota())
+        strategies.append(
+            ServedStrategy(endpoint, tuple(ladder), policy, freshness, quota, followed)
+        )
     return tuple(strategies)
 
 
-def _file(model: Artifact, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
-    check_proof(model, store, ledger)
-    accepted: bool = model.metrics["status"] == "accepted"
-    sha256 = model.manifest["files"][MODEL_FILE]["sha256"]
-    path = str(model.file(MODEL_FILE))
-    return ModelFile(model.id, path, sha256, mode if accepted else "shadow")
+def _check_quotas(quotas: Mapping[str, Quota], endpoints: Sequence[str], ledger: Ledger) -> None:
+    if set(quotas) <= set(endpoints):
+        return
+    known = {*endpoints, *(d.endpoint for d in ledger.rows(tables.Deployment))}
+    if unknown := sorted(set(quotas) - known):
+        raise ConfigError(
+            f"serving.quotas has one of {unknown[0]}, at which nothing was ever deployed; known "
+            f"endpoints: {', '.join(sorted(known))}"
+        )
+
+
+def _checked(rungs: Sequence[RungConfig]) -> Sequence[RungConfig]:
+    """Return rungs whose devices are there; the deployed model is linear."""
+    for rung in rungs:
+        if rung.model == DEPLOYED and rung.device != CPU:
+            raise ConfigError(
+                f"the rung of the deployed model has device {rung.device!r}: it is a linear "
+                "model, which computes on the processor alone"
+            )
+        check_device(rung.device)
+    return rungs
+
+
+def _rung_file(rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
+    """Return where a proven model lies, brought here if need be; a refused one is in shadow."""
+    model = artifact_at(rung.model, store)
+    is_network = is_network_file(model.file(MODEL_FILE))
+    if is_network:
+        require_proof(model.manifest["parents"][0], ledger)
+    else:
+        check_proof(model, store, ledger)
+    if rung.device != CPU and not is_network:
+        raise ConfigError(
+            f"{model.id} has device {rung.device!r}: it is a linear model, which computes on the "
+            "processor alone"
+        )
+    accepted = model.metrics.get("status") == "accepted"
+    return _file(model, mode if accepted else "shadow", rung.device)

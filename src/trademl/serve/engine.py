@@ -7,15 +7,19 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from trademl.errors import ConfigError, ServeError
 from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
+from trademl.serve.event_writer import Event, EventKind, EventWriter
+from trademl.serve.following import Follower, Newest
 from trademl.serve.handler import Handler
-from trademl.serve.live_strategy import LiveStrategy, Machine, TierChange
+from trademl.serve.live_strategy import LiveStrategy, Machine, ModelChange, TierChange
 from trademl.serve.metrics import CONTENT_TYPE, exposition
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
 from trademl.serve.multi_model import MultiModel
+from trademl.serve.placement import CPU
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.shares import Quota, Shares
@@ -28,24 +32,47 @@ _log = logging.getLogger(__name__)
 
 
 class Engine:
-    """Everything that lives as long as the server's event loop; make it there."""
+    """Everything that lives as long as the server's event loop; make it there.
 
-    def __init__(self, strategies: Sequence[ServedStrategy], config: ServerConfig) -> None:
+    Parameters
+    ----------
+    events : EventWriter, optional
+        Takes each step on a ladder, and each model that takes over.
+    """
+
+    def __init__(
+        self,
+        strategies: Sequence[ServedStrategy],
+        config: ServerConfig,
+        events: EventWriter | None = None,
+    ) -> None:
         names = [strategy.name for strategy in strategies]
         if len(set(names)) < len(names):
             raise ConfigError(f"strategies {', '.join(names)}: expected each name once")
         loop = asyncio.get_running_loop()
         quotas = {strategy.name: strategy.quota for strategy in strategies}
-        self._config = config
-        self._executor = ThreadPoolExecutor(config.slots, "trademl-model")
-        self._shares = (Shares(quotas), Shares(quotas))
-        self._pool = ModelPool(config.memory_bytes, self._executor)
+        self._config, self._events = config, events
+        devices = {CPU: config.slots} | {
+            entry.device: 1  # a graphics card runs what comes to it one after the other
+            for strategy in strategies
+            for entry in strategy.ladder
+            if isinstance(entry, ModelFile) and entry.device != CPU
+        }
+        self._executors = {d: ThreadPoolExecutor(n, f"trademl-{d}") for d, n in devices.items()}
+        self._batches = {
+            device: Batches(loop, self._executors[device], n, Shares(quotas))
+            for device, n in devices.items()
+        }
+        self._shares = (Shares(quotas), *(batches.shares for batches in self._batches.values()))
+        # apart from the threads of big models, so that loading holds up no request
+        self._loader = ThreadPoolExecutor(1, "trademl-loader")
+        self._pool = ModelPool(config.memory_bytes, self._loader)
         self._machine = Machine(
             Turns(loop.call_soon),
             self._pool,
-            Batches(loop, self._executor, config.slots, self._shares[0]),
-            self._shares[1],
-            on_change=_log_change,
+            self._batches,
+            self._shares[0],
+            on_change=self._on_step,
         )
         self._asked = tuple(strategies)
         self._live: dict[str, LiveStrategy] = {}
@@ -82,9 +109,16 @@ class Engine:
             for strategy in self._live.values():
                 strategy.review(busy)
 
+    async def follow(self, newest: Newest) -> None:
+        """Let newly deployed models take over, again and again, until cancelled."""
+        follower = Follower(newest, self._pool, self._on_model, self._config.follow_s)
+        await follower.run({asked.name: self._live[asked.name] for asked in self._asked})
+
     def close(self) -> None:
         """Let go of the threads; what still waits for one is not computed."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+        for executor in self._executors.values():
+            executor.shutdown(wait=False, cancel_futures=True)
 
     async def _open(self, asked: ServedStrategy) -> LiveStrategy:
         last = self._hold(asked.ladder[-1], is_pinned=True)
@@ -98,7 +132,12 @@ class Engine:
                     "take the same"
                 )
         return LiveStrategy(
-            asked.name, [*ladder, last], self._machine, asked.policy, asked.freshness
+            asked.name,
+            [*ladder, last],
+            self._machine,
+            asked.policy,
+            asked.freshness,
+            followed=asked.followed,
         )
 
     def _hold(
@@ -122,13 +161,30 @@ class Engine:
         for shares in self._shares:
             shares.remove(_inside(name))
 
+    def _on_step(self, step: TierChange) -> None:
+        _log.warning("%s: tier %s -> %s, %s", step.strategy, step.old, step.new, step.reason)
+        self._tell(step.strategy, "tier", step.old, step.new, step.reason, step.load._asdict())
+
+    def _on_model(self, change: ModelChange) -> None:
+        self._tell(change.strategy, "model", change.old, change.new, "it was deployed", {})
+
+    def _tell(
+        self,
+        strategy: str,
+        kind: EventKind,
+        old: str,
+        new: str,
+        reason: str,
+        facts: dict[str, Any],
+    ) -> None:
+        if self._events is not None:
+            at_ns = self._machine.wall_ns()
+            self._events.put(Event(at_ns, strategy, kind, old, new, reason, facts))
+
     def _metrics(self) -> tuple[str, bytes]:
-        return CONTENT_TYPE, exposition(list(self._live.values()), self._pool.used_bytes)
+        strategies = list(self._live.values())
+        return CONTENT_TYPE, exposition(strategies, self._pool.used_bytes, self._events)
 
 
 def _inside(name: str) -> str:
     return f"models/{name}"  # apart from strategies of the same name
-
-
-def _log_change(change: TierChange) -> None:
-    _log.warning("%s: tier %s -> %s, %s", change.strategy, change.old, change.new, change.reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,12 +62,22 @@ class TierChange(NamedTuple):
     load: Load
 
 
+class ModelChange(NamedTuple):
+    """A model that took over from another, by their ids."""
+
+    strategy: str
+    old: str
+    new: str
+
+
 @dataclass(frozen=True)
 class Machine:
     """What the strategies of one process share.
 
     Parameters
     ----------
+    batches : mapping of str to Batches
+        By device.
     loop_shares : Shares
         Who used how much of the event loop.
     on_change : callable
@@ -76,7 +86,7 @@ class Machine:
 
     turns: Turns
     pool: ModelPool
-    batches: Batches
+    batches: Mapping[str, Batches]
     loop_shares: Shares
     on_change: Callable[[TierChange], None] = lambda _: None
     wall_ns: Callable[[], int] = time.time_ns
@@ -102,6 +112,8 @@ class LiveStrategy:
     ----------
     ladder : sequence of Held
         Its models, biggest first; all take the same columns. The last one must be in memory.
+    followed : int
+        Number of the model that stands for what is deployed.
     """
 
     def __init__(
@@ -111,8 +123,12 @@ class LiveStrategy:
         machine: Machine,
         policy: LadderPolicy | None = None,
         freshness: Freshness | None = None,
+        *,
+        followed: int = 0,
     ) -> None:
-        self.name, self.ladder = name, list(ladder)
+        self.name, self.ladder, self._followed = name, list(ladder), followed
+        for held in self.ladder:
+            held.on_release = self._forget
         self.policy, self._freshness = policy or LadderPolicy(), freshness or Freshness()
         self.tiers = tier_names(len(ladder))
         self.counters = StrategyCounters(self.tiers)
@@ -123,7 +139,7 @@ class LiveStrategy:
             self.policy.cache_max_age_s, self.policy.cache_step, self.policy.cache_entries
         )
         self._lanes: dict[str, Lane] = {}
-        self._in_flight: dict[tuple[str, bytes], tuple[Lane, Job]] = {}
+        self._in_flight: dict[tuple[ServedModel, bytes], tuple[Lane, Job]] = {}
         self._row_rate = 0.0
         self._seen = _Seen(machine.turns.now(), 0, [0] * len(self.tiers))
 
@@ -131,6 +147,25 @@ class LiveStrategy:
     def head(self) -> bytes:
         """Header lines of the biggest model in memory."""
         return next((held.model.head for held in self.ladder if held.model is not None), b"")
+
+    @property
+    def followed(self) -> Held:
+        """The model that stands for what is deployed."""
+        return self.ladder[self._followed]
+
+    def take_over(self, held: Held) -> None:
+        """Let a model that is in memory take over from the deployed one.
+
+        It happens between two requests. What the old model has begun it ends, under its own name.
+        """
+        self.ladder[self._followed] = held
+        held.on_release = self._forget
+        self.counters.n_swaps += 1
+
+    def _forget(self, model: ServedModel) -> None:
+        """Keep nothing that would hold a model in memory which the pool has let go of."""
+        self._cache.forget(model)
+        self._lanes.pop(model.id, None)
 
     # Answering
 
@@ -217,7 +252,7 @@ class LiveStrategy:
         if held.row_s < INLINE_S:
             return Rung(0.0, held.row_s * len(question.features_ND))
         lane = self._lane(held)
-        n_slots = self._machine.batches.slots_of(self.name)
+        n_slots = self._machine.batches[held.file.device].slots_of(self.name)
         return Rung(lane.wait_s(n_slots, self._turns.now()), lane.row_s * len(question.features_ND))
 
     def _compute(
@@ -301,16 +336,16 @@ class LiveStrategy:
 
     def _job(self, question: _Question, held: Held) -> tuple[Lane, Job]:
         """Queue the question, or join whoever asked the same of the same model."""
-        lane = self._lane(held)
+        lane, batches = self._lane(held), self._machine.batches[held.file.device]
         if question.key is None:
-            return lane, self._machine.batches.submit(lane, question.features_ND)
-        same = (lane.model.id, question.key)
+            return lane, batches.submit(lane, question.features_ND)
+        same = (lane.model, question.key)
         running = self._in_flight.get(same)
         if running is not None and not running[1].done.done():
             self.counters.n_shared += 1
             running[1].n_waiting += 1
             return running
-        job = self._machine.batches.submit(lane, question.features_ND)
+        job = batches.submit(lane, question.features_ND)
         self._in_flight[same] = lane, job
         job.done.add_done_callback(lambda _: self._in_flight.pop(same, None))
         return lane, job
@@ -329,7 +364,8 @@ class LiveStrategy:
             scores = done.result()
         except Exception:
             return self._after_failure(question, model, choice)
-        self._cache.keep(model, question.key, scores, self._turns.now())
+        if any(held.model is model for held in self.ladder):  # else it was let go of meanwhile
+            self._cache.keep(model, question.key, scores, self._turns.now())
         queue_s = max(0.0, job.began_at_s - question.request.arrived_s)
         found = Provenance(self.tiers[choice.tier], choice.reason, queue_s=queue_s)
         return self._decide(question, model, scores, choice.tier, found)
@@ -399,7 +435,7 @@ class LiveStrategy:
         if held.model is None or held.row_s < INLINE_S:
             return loop_busy, 0.0
         lane = self._lane(held)
-        n_slots = self._machine.batches.slots_of(self.name)
+        n_slots = self._machine.batches[held.file.device].slots_of(self.name)
         now_s = self._turns.now()
         waited_s = max(lane.longest_wait_s, lane.wait_s(n_slots, now_s))
         lane.longest_wait_s = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from trademl.serve.counters import BOUNDS_S, Histogram, by_tier
+from trademl.serve.event_writer import EventWriter
 from trademl.serve.live_strategy import LiveStrategy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,11 +17,16 @@ _COUNTERS = (
     ("cache_hits", "n_cache_hits", "Requests answered with a kept answer."),
     ("shared_computations", "n_shared", "Requests that joined the same one in flight."),
     ("model_failures", "n_failures", "Models that raised an error."),
+    ("model_swaps", "n_swaps", "Models that took over from another while the server ran."),
+    ("model_swaps_refused", "n_swaps_refused", "Models that could not take over."),
+    ("ledger_away", "n_ledger_away", "Looks for a new model that the ledger did not answer."),
 )
 
 
-def exposition(strategies: Sequence[LiveStrategy], model_bytes: int) -> bytes:
-    """Return everything that is measured of strategies, and the memory that models take."""
+def exposition(
+    strategies: Sequence[LiveStrategy], model_bytes: int, events: EventWriter | None = None
+) -> bytes:
+    """Return what is measured of strategies, the memory of models, and events for the ledger."""
     lines: list[str] = []
     for name, attribute, meaning in _COUNTERS:
         lines += _head(f"trademl_{name}_total", "counter", meaning)
@@ -52,7 +58,17 @@ def exposition(strategies: Sequence[LiveStrategy], model_bytes: int) -> bytes:
         lines += _histogram("trademl_queue_seconds", labels, strategy.counters.queue)
     lines += _head("trademl_model_bytes", "gauge", "Memory of models read from files.")
     lines.append(f"trademl_model_bytes {model_bytes}")
+    if events is not None:
+        lines += _events(events)
     return "\n".join([*lines, ""]).encode()
+
+
+def _events(events: EventWriter) -> Iterator[str]:
+    yield from _head("trademl_ledger_events_total", "counter", "Events for the ledger, by fate.")
+    for result, count in (("written", events.n_written), ("dropped", events.n_dropped)):
+        yield f"trademl_ledger_events_total{_labels(result=result)} {count}"
+    yield from _head("trademl_ledger_events_waiting", "gauge", "Events that are not written yet.")
+    yield f"trademl_ledger_events_waiting {events.n_waiting}"
 
 
 def _head(name: str, kind: str, meaning: str) -> list[str]:

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trademl.errors import ServeError, StoreError
+from trademl.errors import ServeError, StoreError, TrademlError
 from trademl.serve.archives import MAX_UNPACKED_BYTES, check_digest, unpacked_bytes
+from trademl.serve.placement import CPU, load_on
 from trademl.serve.served import Mode, ServedModel, served
-from trademl.train.model import load_model
 
 WARM_ROWS = (1, 1, 1, 32)
 _log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ class ModelFile:
         Of the archive, from its manifest; empty where none is known.
     schema_hash : str
         Of the columns that it must take; empty where any will do.
+    device : str
+        Where it computes; see `trademl.serve.placement`.
     """
 
     id: str
@@ -54,6 +56,7 @@ class ModelFile:
     sha256: str = ""
     mode: Mode | None = None
     schema_hash: str = ""
+    device: str = CPU
 
 
 @dataclass(eq=False)
@@ -68,6 +71,8 @@ class Held:
         Grows with each use; the smallest is let go of first.
     is_pinned : bool
         Never let go of.
+    on_release : callable
+        Told of the model when the pool lets go of it, so that nobody else keeps it in memory.
     """
 
     file: ModelFile
@@ -78,6 +83,13 @@ class Held:
     is_pinned: bool = False
     loading: asyncio.Task[ServedModel] | None = None
     failed_at_s: float = -RETRY_S
+    on_release: Callable[[ServedModel], None] = lambda _: None
+
+    def release(self) -> None:
+        """Let go of the model; its memory is free when its last answer is given."""
+        model, self.model = self.model, None
+        if model is not None:
+            self.on_release(model)
 
 
 class _Loaded(NamedTuple):
@@ -108,10 +120,10 @@ class ModelPool:
         return held
 
     def remove(self, held: Held) -> None:
-        """Let go of a model for good; its memory is free when its last answer is given."""
+        """Let go of a model for good."""
         if held.loading is not None:
             held.loading.cancel()
-        held.model = None
+        held.release()
         self._held.remove(held)
 
     def touch(self, held: Held) -> None:
@@ -149,9 +161,11 @@ class ModelPool:
             held.model, held.row_s = loaded
             self.touch(held)
             return loaded.model
-        except (ServeError, StoreError) as error:
+        except (TrademlError, OSError) as error:
             held.failed_at_s = self.now()
             _log.warning("model %s is not loaded: %s", held.file.id, error)
+            if isinstance(error, OSError):  # a full disk, a file that vanished
+                raise StoreError(f"{held.file.location} cannot be read: {error}") from error
             raise
         finally:
             held.loading = None
@@ -165,11 +179,14 @@ class ModelPool:
         return path, unpacked_bytes(path, most=max(self.budget_bytes, MAX_UNPACKED_BYTES // 1024))
 
     def _warm(self, file: ModelFile, path: Path) -> _Loaded:
-        loaded = load_model(path)
+        loaded = load_on(path, file.device)
         if file.schema_hash and loaded.schema_hash != file.schema_hash:
             raise StoreError(f"{file.id} takes other columns than the smallest model of its ladder")
         model = served(loaded, file.id, mode=file.mode)
-        return _Loaded(model, measure(model))
+        try:
+            return _Loaded(model, measure(model))
+        except Exception as error:  # a model is what it is: one that raises must end no loop
+            raise StoreError(f"{file.id} cannot score a row of zeros: {error}") from error
 
     def _make_room(self, wanted: Held) -> None:
         there = [h for h in self._held if h is not wanted and (h.model or h.loading)]
@@ -186,7 +203,7 @@ class ModelPool:
                 f"{free} of {self.budget_bytes}: raise the memory for models, or unload one"
             )
         for held in leaving:
-            held.model = None
+            held.release()
 
 
 def measure(model: ServedModel) -> float:

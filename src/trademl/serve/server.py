@@ -21,6 +21,8 @@ from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
 from trademl.serve.engine import Engine
+from trademl.serve.event_writer import EventWriter
+from trademl.serve.following import Newest
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.strategies import ServedStrategy
@@ -40,6 +42,8 @@ def serve(
     config: ServerConfig | None = None,
     *,
     on_ready: Callable[[str], None] | None = None,
+    newest: Newest | None = None,
+    events: EventWriter | None = None,
 ) -> None:
     """Answer requests until SIGTERM or SIGINT, then drain and return.
 
@@ -54,6 +58,12 @@ def serve(
         Address and limits.
     on_ready : callable, optional
         Given the server's URL once it accepts connections.
+    newest : callable, optional
+        Names the model that a strategy should be answered with; asked again and again, in a thread.
+        Another one takes over between two requests once it is loaded and warm; one that cannot be
+        loaded does not.
+    events : EventWriter, optional
+        Takes what happens, for the ledger.
 
     Raises
     ------
@@ -64,7 +74,7 @@ def serve(
     StoreError
         If a model cannot be read.
     """
-    run_until_signal(_Life(what, config or ServerConfig()), on_ready)
+    run_until_signal(_Life(what, config or ServerConfig(), newest, events), on_ready)
 
 
 class Life(Protocol):
@@ -143,27 +153,43 @@ class BackgroundServer(InThread):
     ...     predict(server.url, features_ND)
     """
 
-    def __init__(self, what: Served, config: ServerConfig | None = None) -> None:
-        super().__init__(_Life(what, config or ServerConfig(port=0)))
+    def __init__(
+        self,
+        what: Served,
+        config: ServerConfig | None = None,
+        *,
+        newest: Newest | None = None,
+        events: EventWriter | None = None,
+    ) -> None:
+        super().__init__(_Life(what, config or ServerConfig(port=0), newest, events))
 
 
 class _Life:
     """From a model server's settings to its end."""
 
-    def __init__(self, what: Served, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        what: Served,
+        config: ServerConfig,
+        newest: Newest | None,
+        events: EventWriter | None,
+    ) -> None:
         if isinstance(what, ServedModel):
             what = ServedStrategy("default", (what,))
         self._strategies = (what,) if isinstance(what, ServedStrategy) else tuple(what)
-        self._config = config
+        self._config, self._newest, self._events = config, newest, events
         self._access = Access(read_tokens(config.token_file) if config.token_file else ())
         self._tls = tls_context(config)
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
-        engine = Engine(self._strategies, self._config)
+        engine = Engine(self._strategies, self._config, self._events)
         try:
             handler = await engine.start()
             shared = Shared(self._config, handler, self._access, engine.turns)
-            await answer_until(stop, shared, self._tls, on_ready, [engine.review()])
+            beside = [engine.review()]
+            if self._newest is not None:
+                beside.append(engine.follow(self._newest))
+            await answer_until(stop, shared, self._tls, on_ready, beside)
         finally:
             engine.close()
 

@@ -48,6 +48,8 @@ class ServerConfig:
         Answer anyone, although the address is not the loopback interface and there are no tokens.
     tls_cert, tls_key : Path, optional
         PEM files; the server then speaks HTTPS.
+    follow_s : float
+        How often the server looks whether another model should answer.
     model_folder : Path, optional
         Models may be loaded over HTTP from below it, and from nowhere else.
     """
@@ -67,6 +69,7 @@ class ServerConfig:
     is_open: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    follow_s: float = 1.0
     model_folder: Path | None = None
 
     def __post_init__(self) -> None:
@@ -79,6 +82,7 @@ class ServerConfig:
             )
         for name in ("max_head_bytes", "max_connections", "idle_timeout_s", "read_timeout_s"):
             self._check(name, getattr(self, name) > 0, "more than 0")
+        self._check("follow_s", self.follow_s > 0, "more than 0")
         for name in ("linger_s", "drain_s", "threads"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("memory_bytes", self.memory_bytes > 0, "more than 0")

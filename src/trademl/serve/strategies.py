@@ -23,6 +23,8 @@ class ServedStrategy:
     ladder : tuple of ServedModel or ModelFile
         Its models, biggest first. Files are read when they are first needed, the last one before
         the first request.
+    followed : int
+        Number of the model that stands for what is deployed: the next one takes its place.
     """
 
     name: str
@@ -30,13 +32,16 @@ class ServedStrategy:
     policy: LadderPolicy = field(default_factory=LadderPolicy)
     freshness: Freshness = field(default_factory=Freshness)
     quota: Quota = field(default_factory=Quota)
+    followed: int = 0
 
     def __post_init__(self) -> None:
         if not self.ladder:
             raise ConfigError(f"strategy {self.name} has no model: give it at least one")
+        if not 0 <= self.followed < len(self.ladder):
+            raise ConfigError(f"strategy {self.name} has no model {self.followed} to be followed")
 
     def __str__(self) -> str:
-        first = self.ladder[0]
-        standing = f"{first.mode}, {first.status}" if isinstance(first, ServedModel) else "file"
-        smaller = f", {len(self.ladder) - 1} smaller" if len(self.ladder) > 1 else ""
-        return f"{first.id} ({standing}{smaller})"
+        deployed, n = self.ladder[self.followed], len(self.ladder) - 1 - self.followed
+        facts = [f"{deployed.mode}, {deployed.status}"] if isinstance(deployed, ServedModel) else []
+        facts += [f"{self.followed} bigger"] * bool(self.followed) + [f"{n} smaller"] * bool(n)
+        return f"{deployed.id} ({', '.join(facts) or 'file'})"

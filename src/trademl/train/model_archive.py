@@ -38,3 +38,20 @@ def unpack(path: Path) -> dict[str, bytes]:
         raise StoreError(f"{path} does not exist: train again") from error
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise StoreError(f"{path} is not a model.tar.gz ({error}): train again") from error
+
+
+def is_network_file(path: Path) -> bool:
+    """Return whether a ``model.tar.gz`` holds a network; torch is not needed to see it.
+
+    Raises
+    ------
+    StoreError
+        If it is no archive.
+    """
+    try:
+        with tarfile.open(path, mode="r:gz") as tar:
+            return any(entry.name.startswith("weights/") for entry in tar)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path} does not exist: train again") from error
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise StoreError(f"{path} is not a model.tar.gz ({error}): train again") from error

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -68,6 +68,13 @@ class NetworkModel:
         network = build_network(self.config, len(self.columns), seed=0)
         network.load_state_dict({n: torch.from_numpy(w) for n, w in self.weights.items()})
         object.__setattr__(self, "_network", network.eval().requires_grad_(False))
+        object.__setattr__(self, "_device", "cpu")
+
+    def on(self, device: str) -> Self:
+        """Let the network compute on a device from now on; rows and scores stay outside."""
+        self._network.to(device)  # type: ignore[attr-defined]
+        object.__setattr__(self, "_device", device)
+        return self
 
     @property
     def schema_hash(self) -> str:
@@ -102,7 +109,8 @@ class NetworkModel:
             for start in range(0, len(features_ND), _ROWS_AT_ONCE):
                 rows = slice(start, start + _ROWS_AT_ONCE)
                 rows_BD = torch.from_numpy(np.ascontiguousarray(features_ND[rows]))
-                output_NK[rows] = network(rows_BD).numpy()
+                rows_BD = rows_BD.to(self._device)  # type: ignore[attr-defined]
+                output_NK[rows] = network(rows_BD).cpu().numpy()
         return output_NK
 
     def logits(self, features_ND: NDArray[Any]) -> NDArray[np.float64]:
@@ -171,17 +179,6 @@ def load_network(path: Path) -> NetworkModel:
     except (ValueError, TypeError, RuntimeError, ConfigError) as error:
         what = str(error).splitlines()[0]
         raise StoreError(f"{path} is damaged ({what}): train again") from error
-
-
-def is_network(path: Path) -> bool:
-    """Return whether a ``model.tar.gz`` holds a network; False for a linear model.
-
-    Raises
-    ------
-    StoreError
-        If it is no archive.
-    """
-    return any(name.startswith("weights/") for name in unpack(path))
 
 
 def _describe(model: NetworkModel) -> bytes:

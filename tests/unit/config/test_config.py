@@ -70,6 +70,8 @@ def test_paths_of_a_file_are_relative_to_it(tmp_path):
         ("[costs]\nlatency_ms = -1\n", "latency_ms is -1"),
         ("[costs]\ntake_profit_is_market = 2\n", "take_profit_is_market: expected `bool`"),
         ("[split]\ntrain = 0.9\nvalidation = 0.2\n", "less than 1 together"),
+        ("[serving.quotas]\nbtc = { part = 1 }\n", "serving.quotas.btc: unknown key part; .* share"),
+        ('[[serving.rungs]]\nmodell = "x"\n', "serving.rungs.0: unknown key modell; .* model, device"),
         ("[feed\n", "is not valid TOML"),
         ('tuning = "nothing.json"\n', "nothing.json: the tuning job cannot be read"),
         ("seed = 1.5\n", "seed: expected `int`"),

@@ -8,9 +8,9 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from trademl.errors import StoreError
-from trademl.train.model_archive import pack, unpack
+from trademl.train.model_archive import is_network_file, pack, unpack
 from trademl.train.network_config import NetworkConfig
-from trademl.train.network_file import NetworkModel, is_network, load_network, save_network
+from trademl.train.network_file import NetworkModel, load_network, save_network
 from trademl.train.networks import Layers, build_layers, build_network
 from trademl.train.parallel.costs import layer_costs
 
@@ -123,7 +123,7 @@ def test_a_saved_network_predicts_as_before(model, tmp_path):
     np.testing.assert_array_equal(score_N, model.predict(features_ND)[0])
     np.testing.assert_array_equal(label_N, score_N >= np.float32(0.4))
     assert (again.columns, again.schema_hash) == (model.columns, model.schema_hash)
-    assert is_network(tmp_path / "model.tar.gz")
+    assert is_network_file(tmp_path / "model.tar.gz")
 
 
 def test_the_same_network_gives_the_same_bytes_and_no_pickle(model, tmp_path):
