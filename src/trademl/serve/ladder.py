@@ -119,7 +119,7 @@ def choose(
     """
     n = len(rungs)
     in_time = [r.is_ready and r.wait_s + r.cost_s <= left_s for r in rungs]
-    for model in range(level, n):
+    for model in range(min(level, n - 1), n):
         if in_time[model] and rungs[model].wait_s <= patience_s:
             return Choice(model, model, why_fresh(level, model))
     if has_cached:

@@ -146,24 +146,29 @@ class LiveStrategy:
     def _answer(
         self, request: Request, wants: Wants, now_s: float
     ) -> Answer | asyncio.Future[Answer]:
+        waited_s = now_s - request.arrived_s  # here, whatever it waited elsewhere
         if wants.sent_ns is not None:
             since_s = (self._machine.wall_ns() - wants.sent_ns) / 1e9
             request.arrived_s = now_s - min(max(since_s, now_s - request.arrived_s), LONGEST_S)
         patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
         deadline_s = request.arrived_s + patience_s
-        waited_s = now_s - request.arrived_s
         if deadline_s - now_s <= min(LEAST_S, patience_s / 2) or (
-            waited_s > self._patience_s and self._machine.loop_shares.is_crowding(self.name)
+            waited_s > self._patience_s and self._is_too_much(now_s)
         ):
             return self._abstain(request, wants, "the server is too busy to read it in time")
         question = self._read(request, wants, deadline_s)
         if reason := wants.staleness(self._freshness, self._machine.wall_ns()):
             return self._abstain(request, wants, reason, is_stale=True)
-        if (level := self.standing.level) < len(self.ladder):
-            held = self.ladder[level]
-            if held.model is not None and held.row_s < INLINE_S:  # nothing to choose
-                return self._compute(question, held, Choice(level, level, why_fresh(level, level)))
+        level = self.standing.level
+        model = min(level, len(self.ladder) - 1)
+        held = self.ladder[model]
+        if held.model is not None and held.row_s < INLINE_S:  # nothing to choose
+            return self._compute(question, held, Choice(model, model, why_fresh(level, model)))
         return self._descend(question)
+
+    def _is_too_much(self, now_s: float) -> bool:
+        """Return whether what waits longer than a moment is better sent away unread."""
+        return self._turns.is_behind(now_s) or self._machine.loop_shares.is_crowding(self.name)
 
     def _read(self, request: Request, wants: Wants, deadline_s: float) -> _Question:
         if request.headers.get(b"content-encoding", b"") not in _ENCODED:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+BEHIND_S = 0.1  # without a moment's idleness: more than a burst
+_AT_ONCE_S = 0.0001  # between two turns: the loop did not wait for bytes
+
 
 class Turns:
     """A clock that the connections of one loop share.
@@ -30,7 +33,7 @@ class Turns:
         self.now = now
         self._call_soon = call_soon
         self._is_open = False
-        self._began_s = self._ended_s = self._looked_s = now()
+        self._began_s = self._ended_s = self._looked_s = self._idle_until_s = now()
         self._last_s = self._busy_s = 0.0
 
     def begin(self) -> float:
@@ -38,10 +41,20 @@ class Turns:
         if not self._is_open:
             self._is_open = True
             self._began_s = now = self.now()
-            is_at_once = now - self._ended_s < 0.0005
-            self._waited_from_s = now - self._last_s if is_at_once else now
+            if now - self._ended_s < _AT_ONCE_S:
+                self._waited_from_s = now - self._last_s
+            else:
+                self._waited_from_s = self._idle_until_s = now
             self._call_soon(self._end)
         return self._waited_from_s
+
+    def is_behind(self, now_s: float) -> bool:
+        """Return whether the loop had something to do at once, turn after turn, for long.
+
+        A burst makes it late for a moment, and is answered. Late for longer, it gets more than it
+        can answer: then whatever waits longer comes out no better, and the next waits as long.
+        """
+        return now_s - self._idle_until_s > BEHIND_S
 
     def _end(self) -> None:
         self._is_open = False

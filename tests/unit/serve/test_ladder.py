@@ -44,9 +44,10 @@ def test_tiers_are_named_from_the_biggest_down(n, tiers):
         (0, (FREE, FREE), 0.005, True, "cached"),  # neither is done in 5 ms
         (1, (FREE, FREE), 1.0, True, "smallest"),  # the strategy stands there
         (0, (BUSY, BUSY), 1.0, True, "cached"),
-        (2, (FREE, FREE), 1.0, True, "cached"),
         (0, (BUSY, BUSY), 1.0, False, "delayed"),
-        (2, (FREE, FREE), 1.0, False, "delayed"),
+        (2, (BUSY, BUSY), 1.0, True, "cached"),
+        (2, (BUSY, BUSY), 1.0, False, "delayed"),
+        (4, (FREE, FREE), 1.0, True, "smallest"),  # others were sent away: this one need not be
         (0, (BUSY, BUSY), 0.4, False, "abstain"),
         (0, (ABSENT, ABSENT), 1.0, False, "abstain"),
         (0, (FREE, FREE), 0.0, False, "abstain"),
