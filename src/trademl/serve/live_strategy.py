@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.serve.answer_cache import AnswerCache
+from trademl.serve.answer_cache import AnswerCache, Kept
+from trademl.serve.at_once import AtOnce
 from trademl.serve.batches import Batches, Job, Lane
 from trademl.serve.counters import StrategyCounters
 from trademl.serve.formats import negotiate, parse_request
@@ -40,7 +41,7 @@ from trademl.serve.rows import RequestError, shown
 from trademl.serve.served import Scores, ServedModel
 from trademl.serve.shares import Shares
 from trademl.serve.turns import Turns
-from trademl.serve.wants import Wants, read_wants
+from trademl.serve.wants import NOTHING, Wants, read_wants
 
 INLINE_S = 0.0002  # handing a batch to a thread and back takes about as long
 LEAST_S = 0.002  # before the deadline, in which a request can still be read and answered
@@ -90,7 +91,6 @@ class _Question:
     wants: Wants
     deadline_s: float
     features_ND: NDArray[np.float32]
-    key: bytes | None
     tried: int = 0  # models before this number were tried, or passed over
     answered: asyncio.Future[Answer] | None = None
 
@@ -122,6 +122,7 @@ class LiveStrategy:
         self._cache = AnswerCache(
             self.policy.cache_max_age_s, self.policy.cache_step, self.policy.cache_entries
         )
+        self._usual = AtOnce()
         self._lanes: dict[str, Lane] = {}
         self._in_flight: dict[tuple[str, bytes], tuple[Lane, Job]] = {}
         self._row_rate = 0.0
@@ -137,10 +138,12 @@ class LiveStrategy:
     def answer(self, request: Request) -> Answer | asyncio.Future[Answer]:
         """Return the answer to a request, at once or later; raise `RequestError` for a bad one."""
         began_s = self._turns.now()
-        answer = self._answer(request, read_wants(request.headers), began_s)
-        if self._machine.loop_shares.is_shared:
-            now_s = self._turns.now()
-            self._machine.loop_shares.charge(self.name, now_s - began_s, now_s)
+        wants = read_wants(request.headers)
+        if not self._machine.loop_shares.is_shared:
+            return self._answer(request, wants, began_s)
+        answer = self._answer(request, wants, began_s)
+        now_s = self._turns.now()
+        self._machine.loop_shares.charge(self.name, now_s - began_s, now_s)
         return answer
 
     def _answer(
@@ -156,15 +159,42 @@ class LiveStrategy:
             waited_s > self._patience_s and self._is_too_much(now_s)
         ):
             return self._abstain(request, wants, "the server is too busy to read it in time")
-        question = self._read(request, wants, deadline_s)
-        if reason := wants.staleness(self._freshness, self._machine.wall_ns()):
-            return self._abstain(request, wants, reason, is_stale=True)
         level = self.standing.level
         model = min(level, len(self.ladder) - 1)
         held = self.ladder[model]
+        choice = None
         if held.model is not None and held.row_s < INLINE_S:  # nothing to choose
-            return self._compute(question, held, Choice(model, model, why_fresh(level, model)))
-        return self._descend(question)
+            choice = Choice(model, model, why_fresh(level, model))
+            answer = self._at_once(request, wants, held, choice, now_s)
+            if answer is not None:
+                return answer
+        question = self._read(request, wants, deadline_s)
+        if reason := wants.staleness(self._freshness, self._machine.wall_ns()):
+            return self._abstain(request, wants, reason, is_stale=True)
+        return self._compute(question, held, choice) if choice else self._descend(question)
+
+    def _at_once(
+        self, request: Request, wants: Wants, held: Held, choice: Choice, now_s: float
+    ) -> Answer | None:
+        """Answer a usual request in a straight line; return None for any other."""
+        if held.model is None or not self._asks_no_more(wants):
+            return None
+        queue_s = max(0.0, now_s - request.arrived_s)
+        found = Provenance(self.tiers[choice.tier], choice.reason, 0.0, queue_s)
+        answer = self._usual.answer(request, held.model, found)
+        if answer is not None:
+            self._machine.pool.touch(held)
+            self.counters.n_rows += 1
+            self._count(request, choice.tier, queue_s)
+        return answer
+
+    def _asks_no_more(self, wants: Wants) -> bool:
+        """Return whether a decision is all that is asked for, and the input is fresh."""
+        if wants is NOTHING:
+            return not self._freshness.needs_feature_time
+        return not wants.wants_reasons and not wants.staleness(
+            self._freshness, self._machine.wall_ns()
+        )
 
     def _is_too_much(self, now_s: float) -> bool:
         """Return whether what waits longer than a moment is better sent away unread."""
@@ -181,8 +211,7 @@ class LiveStrategy:
             self._feature_dim(),
         )
         self.counters.n_rows += len(features_ND)
-        key = self._cache.question(features_ND)
-        return _Question(request, wants, deadline_s, features_ND, key)
+        return _Question(request, wants, deadline_s, features_ND)
 
     def _feature_dim(self) -> int:
         model = self.ladder[-1].model
@@ -194,19 +223,16 @@ class LiveStrategy:
         """Take the best tier that is possible now, at or below where the strategy stands."""
         now_s = self._turns.now()
         rungs = [self._rung(held, question) for held in self.ladder]
-        kept = None
-        for held in self.ladder:
-            if held.model is not None and kept is None:
-                kept = self._cache.find(held.model, question.key, now_s)
-        self.counters.n_cache_lookups += 1
+        kept = self._find_kept(question, now_s)
         choice = choose(
-            max(self.standing.level, question.tried),
+            self.standing.level,
             rungs,
             patience_s=self._patience_s,
             left_s=question.deadline_s - now_s,
             has_cached=kept is not None,
+            tried=question.tried,
         )
-        if choice.model >= question.tried:
+        if choice.model >= 0:
             return self._compute(question, self.ladder[choice.model], choice)
         if kept is not None:
             self.counters.n_cache_hits += 1
@@ -214,6 +240,15 @@ class LiveStrategy:
             found = Provenance(self.tiers[len(self.ladder)], choice.reason, age_s=age_s)
             return self._decide(question, kept.model, kept.scores, len(self.ladder), found)
         return self._abstain(question.request, question.wants, choice.reason)
+
+    def _find_kept(self, question: _Question, now_s: float) -> Kept | None:
+        """Return an answer given before, from the biggest model that gave one."""
+        self.counters.n_cache_lookups += 1
+        key = self._cache.question(question.features_ND)
+        for held in self.ladder:
+            if held.model is not None and (kept := self._cache.find(held.model, key, now_s)):
+                return kept
+        return None
 
     def _rung(self, held: Held, question: _Question) -> Rung:
         if held.model is None:
@@ -244,8 +279,12 @@ class LiveStrategy:
             choice.reason,
             queue_s=max(0.0, began_s - question.request.arrived_s),
         )
-        self._cache.keep(held.model, question.key, scores, began_s)
+        if self.ladder[-1].row_s >= INLINE_S:  # a quicker one is asked before the cache is
+            self._keep(held.model, question, scores, began_s)
         return self._decide(question, held.model, scores, choice.tier, found)
+
+    def _keep(self, model: ServedModel, question: _Question, scores: Scores, at_s: float) -> None:
+        self._cache.keep(model, self._cache.question(question.features_ND), scores, at_s)
 
     def _after_failure(
         self, question: _Question, model: ServedModel, choice: Choice
@@ -268,11 +307,12 @@ class LiveStrategy:
         found: Provenance,
     ) -> Answer:
         answer = decision(question.request, question.wants, model, scores, found)
-        now_s = self._turns.now()
-        arrived_s = question.request.arrived_s
-        self.counters.latency[tier].add(now_s - arrived_s)
-        self.counters.queue.add(found.queue_s)
+        self._count(question.request, tier, found.queue_s)
         return answer
+
+    def _count(self, request: Request, tier: int, queue_s: float) -> None:
+        self.counters.latency[tier].add(self._turns.now() - request.arrived_s)
+        self.counters.queue.add(queue_s)
 
     def _abstain(
         self, request: Request, wants: Wants, reason: str, *, is_stale: bool = False
@@ -307,9 +347,9 @@ class LiveStrategy:
     def _job(self, question: _Question, held: Held) -> tuple[Lane, Job]:
         """Queue the question, or join whoever asked the same of the same model."""
         lane = self._lane(held)
-        if question.key is None:
+        if (key := self._cache.question(question.features_ND)) is None:
             return lane, self._machine.batches.submit(lane, question.features_ND)
-        same = (lane.model.id, question.key)
+        same = (lane.model.id, key)
         running = self._in_flight.get(same)
         if running is not None and not running[1].done.done():
             self.counters.n_shared += 1
@@ -334,7 +374,7 @@ class LiveStrategy:
             scores = done.result()
         except Exception:
             return self._after_failure(question, model, choice)
-        self._cache.keep(model, question.key, scores, self._turns.now())
+        self._keep(model, question, scores, self._turns.now())
         queue_s = max(0.0, job.began_at_s - question.request.arrived_s)
         found = Provenance(self.tiers[choice.tier], choice.reason, queue_s=queue_s)
         return self._decide(question, model, scores, choice.tier, found)

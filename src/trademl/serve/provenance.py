@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,11 +56,11 @@ def decision(
     notes = {}
     if (note := model.note()) is not None:
         notes["model"] = note
-    request_id = _id_of(request)
+    request_id = id_of(request)
     if wants.wants_reasons:
         notes["trademl"] = _in_body(found, model.id, request_id)
     content_type, body = format_response(request.header(b"accept"), scores, notes)
-    return Answer(200, body, content_type, head=_headers(found, request_id, model.head))
+    return Answer(200, body, content_type, head=headers(found, request_id, model.head))
 
 
 def _is_finite(scores: Scores) -> bool:
@@ -72,8 +73,8 @@ def abstention(
     request: Request, wants: Wants, found: Provenance, *, is_stale: bool = False
 ) -> Answer:
     """Return the answer without a decision, or the error that the caller asked for instead."""
-    request_id = _id_of(request)
-    head = _headers(found, request_id)
+    request_id = id_of(request)
+    head = headers(found, request_id)
     if wants.wants_errors:
         status = 422 if is_stale else 503
         return failure(status, f"no decision: {found.reason}", head=head)
@@ -82,18 +83,23 @@ def abstention(
     return Answer(200, body, content_type, head=head)
 
 
-def _headers(found: Provenance, request_id: bytes, model_head: bytes = b"") -> bytes:
-    return (
-        b"X-Trademl-Tier: %b\r\n%bX-Trademl-Age-Ms: %.0f\r\nX-Trademl-Queue-Ms: %.3f\r\n"
-        b"X-Trademl-Reason: %b\r\nX-Request-Id: %b\r\n"
-        % (
-            found.tier.encode(),
-            model_head,
-            found.age_s * 1000,
-            found.queue_s * 1000,
-            header_text(found.reason),
-            request_id,
-        )
+def headers(found: Provenance, request_id: bytes, model_head: bytes = b"") -> bytes:
+    """Return the header lines of an answer."""
+    return b"%bX-Trademl-Age-Ms: %.0f\r\nX-Trademl-Queue-Ms: %.3f\r\nX-Request-Id: %b\r\n" % (
+        _standing(found.tier, found.reason, model_head),
+        found.age_s * 1000,
+        found.queue_s * 1000,
+        request_id,
+    )
+
+
+@lru_cache(maxsize=256)
+def _standing(tier: str, reason: str, model_head: bytes) -> bytes:
+    """Return the header lines that many answers share."""
+    return b"X-Trademl-Tier: %b\r\n%bX-Trademl-Reason: %b\r\n" % (
+        tier.encode(),
+        model_head,
+        header_text(reason),
     )
 
 
@@ -108,9 +114,10 @@ def _in_body(found: Provenance, model_id: str | None, request_id: bytes) -> dict
     }
 
 
-def _id_of(request: Request) -> bytes:
+def id_of(request: Request) -> bytes:
     """Return the request's own id, or a new one."""
-    for name in (_INFERENCE_ID, _REQUEST_ID):
-        if given := request.headers.get(name):
-            return given[:_LONGEST_ID]
+    if not ID_HEADERS.isdisjoint(request.headers):
+        for name in (_INFERENCE_ID, _REQUEST_ID):
+            if given := request.headers.get(name):
+                return given[:_LONGEST_ID]
     return _process + b"%x" % next(_ids)

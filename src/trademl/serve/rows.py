@@ -95,10 +95,7 @@ def rows_from_json_lines(body: bytes, feature_dim: int) -> Features:
 
 
 def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
-    head, tail = _around_features(feature_dim)
-    is_one = len(body) == len(head) + 4 * feature_dim + len(tail)
-    if is_one and body.startswith(head) and body.endswith(tail):
-        row_D: Features = np.frombuffer(body, np.float32, feature_dim, len(head))
+    if (row_D := one_record(body, feature_dim)) is not None:
         return row_D.reshape(1, feature_dim)
     _check_size(body.count(_RECORD_MAGIC), feature_dim)
     try:
@@ -106,6 +103,16 @@ def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
     except DataError as error:
         _refuse(str(error))
     return features_ND
+
+
+def one_record(body: bytes, feature_dim: int) -> Features | None:
+    """Return the row (D,) of a body that is one dense record without a label; None for others."""
+    head, tail = _around_features(feature_dim)
+    if len(body) != len(head) + 4 * feature_dim + len(tail):
+        return None
+    if not body.startswith(head) or not body.endswith(tail):
+        return None
+    return np.frombuffer(body, np.float32, feature_dim, len(head))
 
 
 @lru_cache(maxsize=16)

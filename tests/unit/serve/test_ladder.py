@@ -59,6 +59,12 @@ def test_a_request_takes_the_best_tier_that_answers_in_time(level, rungs, left_s
     assert tier_names(2)[choice.tier] == tier
 
 
+def test_a_model_that_had_its_chance_gets_no_other():
+    choice = choose(0, (FREE, FREE), patience_s=0.025, left_s=1.0, has_cached=True, tried=2)
+
+    assert tier_names(2)[choice.tier] == "cached"
+
+
 rungs = st.builds(Rung, st.floats(0, 2), st.floats(0, 2), st.booleans())
 
 
