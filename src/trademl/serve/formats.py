@@ -133,15 +133,15 @@ def format_nothing(accept: str, notes: Mapping[str, Any]) -> tuple[str, bytes]:
     return content_type, _dumps({"predictions": [], **notes}) if content_type == JSON else b""
 
 
-def one_prediction(score: np.float32, label: float | None) -> bytes:
-    """Return the JSON of one score: the usual answer, put together without objects between.
+def one_prediction(score: float, label: float | None) -> bytes:
+    """Return the JSON of one score, a float32: put together without objects between.
 
     Examples
     --------
     >>> one_prediction(np.float32(0.4), 1.0)
     b'{"predictions":[{"score":0.4,"predicted_label":1.0}]}'
     """
-    written = orjson.dumps(score, None, orjson.OPT_SERIALIZE_NUMPY)
+    written = orjson.dumps(np.float32(score), None, orjson.OPT_SERIALIZE_NUMPY)
     if label is None:
         return b'{"predictions":[{"score":%b}]}' % written
     said = _USUAL_LABELS.get(label) or _dumps(np.float32(label))

@@ -160,41 +160,33 @@ class LiveStrategy:
         ):
             return self._abstain(request, wants, "the server is too busy to read it in time")
         level = self.standing.level
-        model = min(level, len(self.ladder) - 1)
-        held = self.ladder[model]
-        choice = None
-        if held.model is not None and held.row_s < INLINE_S:  # nothing to choose
-            choice = Choice(model, model, why_fresh(level, model))
-            answer = self._at_once(request, wants, held, choice, now_s)
-            if answer is not None:
-                return answer
+        index = min(level, len(self.ladder) - 1)
+        held = self.ladder[index]
+        is_quick = held.model is not None and held.row_s < INLINE_S  # nothing to choose
+        if is_quick and (answer := self._at_once(request, wants, index, now_s)) is not None:
+            return answer
         question = self._read(request, wants, deadline_s)
         if reason := wants.staleness(self._freshness, self._machine.wall_ns()):
             return self._abstain(request, wants, reason, is_stale=True)
-        return self._compute(question, held, choice) if choice else self._descend(question)
+        if not is_quick:
+            return self._descend(question)
+        return self._compute(question, held, Choice(index, index, why_fresh(level, index)))
 
-    def _at_once(
-        self, request: Request, wants: Wants, held: Held, choice: Choice, now_s: float
-    ) -> Answer | None:
+    def _at_once(self, request: Request, wants: Wants, index: int, now_s: float) -> Answer | None:
         """Answer a usual request in a straight line; return None for any other."""
-        if held.model is None or not self._asks_no_more(wants):
-            return None
-        queue_s = max(0.0, now_s - request.arrived_s)
-        found = Provenance(self.tiers[choice.tier], choice.reason, 0.0, queue_s)
-        answer = self._usual.answer(request, held.model, found)
+        if wants is not NOTHING or self._freshness.needs_feature_time:
+            stale = wants.staleness(self._freshness, self._machine.wall_ns())
+            if stale or wants.wants_reasons:
+                return None
+        held, arrived_s = self.ladder[index], request.arrived_s
+        queue_s = now_s - arrived_s
+        reason = why_fresh(self.standing.level, index)
+        answer = self._usual.answer(request, held, self.tiers[index], reason, queue_s)
         if answer is not None:
             self._machine.pool.touch(held)
             self.counters.n_rows += 1
-            self._count(request, choice.tier, queue_s)
+            self.counters.answer(index, self._turns.now() - arrived_s, queue_s)
         return answer
-
-    def _asks_no_more(self, wants: Wants) -> bool:
-        """Return whether a decision is all that is asked for, and the input is fresh."""
-        if wants is NOTHING:
-            return not self._freshness.needs_feature_time
-        return not wants.wants_reasons and not wants.staleness(
-            self._freshness, self._machine.wall_ns()
-        )
 
     def _is_too_much(self, now_s: float) -> bool:
         """Return whether what waits longer than a moment is better sent away unread."""
@@ -307,12 +299,9 @@ class LiveStrategy:
         found: Provenance,
     ) -> Answer:
         answer = decision(question.request, question.wants, model, scores, found)
-        self._count(question.request, tier, found.queue_s)
+        arrived_s = question.request.arrived_s
+        self.counters.answer(tier, self._turns.now() - arrived_s, found.queue_s)
         return answer
-
-    def _count(self, request: Request, tier: int, queue_s: float) -> None:
-        self.counters.latency[tier].add(self._turns.now() - request.arrived_s)
-        self.counters.queue.add(queue_s)
 
     def _abstain(
         self, request: Request, wants: Wants, reason: str, *, is_stale: bool = False

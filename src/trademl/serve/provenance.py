@@ -60,7 +60,7 @@ def decision(
     if wants.wants_reasons:
         notes["trademl"] = _in_body(found, model.id, request_id)
     content_type, body = format_response(request.header(b"accept"), scores, notes)
-    return Answer(200, body, content_type, head=headers(found, request_id, model.head))
+    return Answer(200, body, content_type, head=_headers(found, request_id, model.head))
 
 
 def _is_finite(scores: Scores) -> bool:
@@ -74,7 +74,7 @@ def abstention(
 ) -> Answer:
     """Return the answer without a decision, or the error that the caller asked for instead."""
     request_id = id_of(request)
-    head = headers(found, request_id)
+    head = _headers(found, request_id)
     if wants.wants_errors:
         status = 422 if is_stale else 503
         return failure(status, f"no decision: {found.reason}", head=head)
@@ -83,24 +83,22 @@ def abstention(
     return Answer(200, body, content_type, head=head)
 
 
-def headers(found: Provenance, request_id: bytes, model_head: bytes = b"") -> bytes:
+def _headers(found: Provenance, request_id: bytes, model_head: bytes = b"") -> bytes:
     """Return the header lines of an answer."""
-    return b"%bX-Trademl-Age-Ms: %.0f\r\nX-Trademl-Queue-Ms: %.3f\r\nX-Request-Id: %b\r\n" % (
-        _standing(found.tier, found.reason, model_head),
-        found.age_s * 1000,
+    return b"%b%.3f\r\nX-Request-Id: %b\r\n" % (
+        head_start(found.tier, found.reason, model_head, f"{found.age_s * 1000:.0f}"),
         found.queue_s * 1000,
         request_id,
     )
 
 
 @lru_cache(maxsize=256)
-def _standing(tier: str, reason: str, model_head: bytes) -> bytes:
-    """Return the header lines that many answers share."""
-    return b"X-Trademl-Tier: %b\r\n%bX-Trademl-Reason: %b\r\n" % (
-        tier.encode(),
-        model_head,
-        header_text(reason),
-    )
+def head_start(tier: str, reason: str, model_head: bytes, age_ms: str = "0") -> bytes:
+    """Return the header lines that many answers share, up to where the queue time stands."""
+    return (
+        b"X-Trademl-Tier: %b\r\n%bX-Trademl-Reason: %b\r\nX-Trademl-Age-Ms: %b\r\n"
+        b"X-Trademl-Queue-Ms: "
+    ) % (tier.encode(), model_head, header_text(reason), age_ms.encode())
 
 
 def _in_body(found: Provenance, model_id: str | None, request_id: bytes) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def rows_from_json_lines(body: bytes, feature_dim: int) -> Features:
 
 
 def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
-    if (row_D := one_record(body, feature_dim)) is not None:
+    head, tail = around_features(feature_dim)
+    is_one = len(body) == len(head) + 4 * feature_dim + len(tail)
+    if is_one and body.startswith(head) and body.endswith(tail):
+        row_D: Features = np.frombuffer(body, np.float32, feature_dim, len(head))
         return row_D.reshape(1, feature_dim)
     _check_size(body.count(_RECORD_MAGIC), feature_dim)
     try:
@@ -105,18 +108,8 @@ def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
     return features_ND
 
 
-def one_record(body: bytes, feature_dim: int) -> Features | None:
-    """Return the row (D,) of a body that is one dense record without a label; None for others."""
-    head, tail = _around_features(feature_dim)
-    if len(body) != len(head) + 4 * feature_dim + len(tail):
-        return None
-    if not body.startswith(head) or not body.endswith(tail):
-        return None
-    return np.frombuffer(body, np.float32, feature_dim, len(head))
-
-
 @lru_cache(maxsize=16)
-def _around_features(feature_dim: int) -> tuple[bytes, bytes]:
+def around_features(feature_dim: int) -> tuple[bytes, bytes]:
     """Return the bytes of a record before and behind its features, where it has no label."""
     features_ND = np.full((1, feature_dim), np.float32(np.nan))
     record = encode_records(features_ND)

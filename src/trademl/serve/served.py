@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.ports import Predictor
-from trademl.serve.row_sum import sum_of_products
+from trademl.serve.row_sum import score_row
 from trademl.train.model import LinearModel
 
 Mode = Literal["live", "shadow"]
 Status = Literal["accepted", "refused"]
 
-ScoreOne = Callable[[NDArray[np.float32]], tuple[np.float32, float] | None]
+ScoreOne = Callable[[NDArray[np.float32]], float]
 
 _LONGEST_REASONS = 1024
 _FLOAT32 = np.dtype(np.float32)
@@ -63,8 +63,10 @@ class ServedModel:
     feature_dim : int
         Number of features of a row, D.
     score_one : callable or None
-        Returns score and label of one row, None where a feature is not finite: of an accepted
-        linear model, whose answers have nothing more to say.
+        Returns the score of one row, or NaN where only `scores` can tell: of an accepted linear
+        model, whose answers have nothing more to say.
+    threshold : float
+        Least score of its label 1.
     """
 
     model: Predictor
@@ -75,12 +77,14 @@ class ServedModel:
     head: bytes = field(init=False, repr=False)
     feature_dim: int = field(init=False, repr=False)
     score_one: ScoreOne | None = field(init=False, repr=False)
+    threshold: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", _standing_headers(self))
         object.__setattr__(self, "feature_dim", len(self.model.columns))
-        is_plain = type(self.model) is _Linear and self.status == "accepted"
-        object.__setattr__(self, "score_one", self.model.score_one if is_plain else None)
+        plain = self.model if type(self.model) is _Linear and self.status == "accepted" else None
+        object.__setattr__(self, "score_one", plain.score_one if plain else None)
+        object.__setattr__(self, "threshold", plain.threshold if plain else math.nan)
 
     def scores(self, features_ND: NDArray[np.float32]) -> Scores:
         """Return what the model says of rows."""
@@ -136,26 +140,19 @@ class _Linear:
         self._model = model
         self._weights_D = model.weights_D / model.scale_D
         self._offset = model.bias - float((self._weights_D * model.mean_D).sum())
-        self._threshold = np.float32(model.threshold)
+        self.threshold = float(np.float32(model.threshold))
         self._is_logistic = model.link == "logistic"
 
     def predict(
         self, features_ND: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         score_N = self._model.scores(features_ND)
-        return score_N, (score_N >= self._threshold).astype(np.float32)
+        return score_N, (score_N >= np.float32(self.threshold)).astype(np.float32)
 
-    def score_one(self, row_D: NDArray[np.float32]) -> tuple[np.float32, float] | None:
-        """Do the same for one row with scalars: numpy makes less fuss of them than of arrays."""
-        weights_D = self._weights_D
-        total = sum_of_products(row_D, weights_D, 0, len(weights_D)) + self._offset
-        if not math.isfinite(total):
-            return None
-        if self._is_logistic:
-            decay = np.exp(-abs(total))
-            total = (1.0 if total >= 0 else decay) / (1.0 + decay)
-        score = np.float32(total)
-        return score, 1.0 if score >= self._threshold else 0.0
+    def score_one(self, row_D: NDArray[np.float32]) -> float:
+        """Return the score of one row, or NaN; see `ServedModel.score_one`."""
+        score: float = score_row(row_D, self._weights_D, self._offset, self._is_logistic)
+        return score
 
 
 def _standing_headers(model: ServedModel) -> bytes:

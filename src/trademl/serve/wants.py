@@ -77,13 +77,14 @@ def read_wants(headers: Mapping[bytes, bytes]) -> Wants:
     """
     if HEADERS.isdisjoint(headers) and b"trademl-" not in headers.get(ATTRIBUTES, b""):
         return NOTHING
-    said = dict(_attributes(headers.get(ATTRIBUTES, b"")))
-    said |= {name: value for name, value in headers.items() if name in HEADERS}
-    wants: dict[str, Any] = {}
-    for header, value in said.items():
+    said: dict[str, Any] = {}
+    for header, value in _attributes(headers.get(ATTRIBUTES, b"")):
         name, read = _READERS[header]
-        wants[name] = read(header, value)
-    return Wants(**wants)
+        said[name] = read(header, value)
+    for header in HEADERS.intersection(headers):  # its own header goes before an attribute
+        name, read = _READERS[header]
+        said[name] = read(header, headers[header])
+    return Wants(**said)
 
 
 def _attributes(value: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -14,6 +14,7 @@ from trademl.serve import number_text, row_sum
 from trademl.serve.at_once import AtOnce
 from trademl.serve.formats import CSV, JSON, RECORDIO, parse_request
 from trademl.serve.messages import Request
+from trademl.serve.model_pool import Held, ModelFile
 from trademl.serve.provenance import Provenance, decision
 from trademl.serve.served import served
 from trademl.serve.wants import NOTHING
@@ -21,6 +22,7 @@ from trademl.train.model import LinearModel
 
 D = 20
 FOUND = Provenance("smallest", "load", 0.0, 0.0015)
+AS_FOUND = ("smallest", "load", 0.0015)
 KINDS = (JSON, CSV, RECORDIO)
 
 
@@ -61,6 +63,10 @@ def row(seed=5):
     return np.random.default_rng(seed).normal(0, 50, (1, D)).astype(np.float32)
 
 
+def at_once(asked, model, usual=None):
+    return (usual or AtOnce()).answer(asked, Held(ModelFile("m-1", ""), model), *AS_FOUND)
+
+
 features = st.floats(-1e6, 1e6, width=32)
 
 
@@ -68,25 +74,25 @@ features = st.floats(-1e6, 1e6, width=32)
 def test_a_usual_request_gets_the_answer_of_the_general_way(row_1D, kind):
     asked, model = request(kind, row_1D), linear()
 
-    found = AtOnce().answer(asked, model, FOUND)
+    found = at_once(asked, model)
 
     scores = model.scores(parse_request(kind, asked.body, D))
     general = decision(asked, NOTHING, model, scores, FOUND)
-    assert found in (general, None)  # none where the last bit of a feature is in doubt
+    assert found in (general, None)  # none where a last bit is in doubt
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_usual_request_is_answered_at_once(kind):
     asked = request(kind, row(), accept=b"application/json")
 
-    assert AtOnce().answer(asked, linear(), FOUND) is not None
+    assert at_once(asked, linear()) is not None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_answer_is_no_later_rows(kind):
     usual, model = AtOnce(), linear()
 
-    bodies = [usual.answer(request(kind, row(seed)), model, FOUND).body for seed in (5, 6)]
+    bodies = [at_once(request(kind, row(seed)), model, usual).body for seed in (5, 6)]
 
     scores = [orjson.loads(body)["predictions"][0]["score"] for body in bodies]
     expected = [model.scores(row(seed)).score_N[0] for seed in (5, 6)]
@@ -107,7 +113,7 @@ def test_an_answer_is_no_later_rows(kind):
 def test_what_is_no_plain_row_goes_the_general_way(kind, rows_ND):
     asked = request(kind, rows_ND.astype(np.float32))
 
-    assert AtOnce().answer(asked, linear(), FOUND) is None
+    assert at_once(asked, linear()) is None
 
 
 @pytest.mark.parametrize(
@@ -120,15 +126,15 @@ def test_what_is_no_plain_row_goes_the_general_way(kind, rows_ND):
     ],
 )
 def test_what_needs_a_closer_look_goes_the_general_way(headers):
-    assert AtOnce().answer(request(JSON, row(), **headers), linear(), FOUND) is None
+    assert at_once(request(JSON, row(), **headers), linear()) is None
 
 
 def test_a_record_with_a_label_goes_the_general_way():
     asked = request(RECORDIO, row())
     asked.body = encode_records(row(), np.float32([1.0]))
 
-    assert AtOnce().answer(asked, linear(), FOUND) is None
+    assert at_once(asked, linear()) is None
 
 
 def test_a_refused_model_has_more_to_say():
-    assert AtOnce().answer(request(JSON, row()), linear("refused"), FOUND) is None
+    assert at_once(request(JSON, row()), linear("refused")) is None
