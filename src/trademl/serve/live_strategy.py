@@ -155,8 +155,9 @@ class LiveStrategy:
             request.arrived_s = now_s - min(max(since_s, now_s - request.arrived_s), LONGEST_S)
         patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
         deadline_s = request.arrived_s + patience_s
-        if deadline_s - now_s <= min(LEAST_S, patience_s / 2) or (
-            waited_s > self._patience_s and self._is_too_much(now_s)
+        if (
+            deadline_s <= max(now_s + min(LEAST_S, patience_s / 2), self._turns.ends_s)
+            or (waited_s > self._patience_s and self._is_too_much(now_s))
         ):
             return self._abstain(request, wants, "the server is too busy to read it in time")
         level = self.standing.level

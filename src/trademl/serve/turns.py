@@ -23,6 +23,12 @@ class Turns:
         Calls a function once the loop's current turn is over.
     now : callable
         Seconds that only grow.
+
+    Attributes
+    ----------
+    ends_s : float
+        When this turn ends if it is as long as the one before, which is how long its requests
+        came in. uvloop sends the answers of a turn at its end.
     """
 
     def __init__(
@@ -33,7 +39,8 @@ class Turns:
         self.now = now
         self._call_soon = call_soon
         self._is_open = False
-        self._began_s = self._ended_s = self._looked_s = self._idle_until_s = now()
+        self._began_s = self._ended_s = self._looked_s = now()
+        self._idle_until_s = self.ends_s = self._began_s
         self._last_s = self._busy_s = 0.0
 
     def begin(self) -> float:
@@ -42,9 +49,9 @@ class Turns:
             self._is_open = True
             self._began_s = now = self.now()
             if now - self._ended_s < _AT_ONCE_S:
-                self._waited_from_s = now - self._last_s
+                self._waited_from_s, self.ends_s = now - self._last_s, now + self._last_s
             else:
-                self._waited_from_s = self._idle_until_s = now
+                self._waited_from_s = self._idle_until_s = self.ends_s = now
             self._call_soon(self._end)
         return self._waited_from_s
 

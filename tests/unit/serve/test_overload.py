@@ -130,6 +130,15 @@ def test_what_has_no_time_left_is_sent_away_unread():
     assert answer_of(Loop(), 0.2, x_trademl_deadline_ms=b"201") == "abstain"
 
 
+@pytest.mark.parametrize(("deadline_ms", "tier"), [(b"120", "abstain"), (b"250", "biggest")])
+def test_what_would_leave_too_late_at_the_end_of_the_turn_is_sent_away(deadline_ms, tier):
+    loop = Loop()
+    loop.turn(0.1)
+    arrived_s = loop.turns.begin()  # up to 0.1 s ago; the answers leave in about 0.1 s
+
+    assert answer_of(loop, loop.clock() - arrived_s, x_trademl_deadline_ms=deadline_ms) == tier
+
+
 def test_a_strategy_that_sends_some_away_still_answers_the_others():
     assert answer_of(behind(), 0.001, level=3) == "biggest"
 
