@@ -36,7 +36,7 @@ from trademl.serve.ladder import (
 )
 from trademl.serve.messages import Answer, Request, failure
 from trademl.serve.model_pool import Held, ModelPool
-from trademl.serve.provenance import Provenance, abstention, decision
+from trademl.serve.provenance import Provenance, abstention, brief_abstention, decision
 from trademl.serve.rows import RequestError, shown
 from trademl.serve.served import Scores, ServedModel
 from trademl.serve.shares import Shares
@@ -46,6 +46,7 @@ from trademl.serve.wants import NOTHING, Wants, read_wants
 INLINE_S = 0.0002  # handing a batch to a thread and back takes about as long
 LEAST_S = 0.002  # before the deadline, in which a request can still be read and answered
 FALLBACK_S = 0.01  # before it, when a lower tier takes over: two turns of Python's threads
+TOO_BUSY = "the server is too busy to read it in time"
 _SMOOTHING_S = 0.5
 _FEWEST = 5  # answers in a look, below which shares say nothing
 _ENCODED = (b"", b"identity")
@@ -138,6 +139,8 @@ class LiveStrategy:
     def answer(self, request: Request) -> Answer | asyncio.Future[Answer]:
         """Return the answer to a request, at once or later; raise `RequestError` for a bad one."""
         began_s = self._turns.now()
+        if began_s - request.arrived_s > self._patience_s and self._is_too_much(began_s):
+            return self._send_away(request, began_s)
         wants = read_wants(request.headers)
         if not self._machine.loop_shares.is_shared:
             return self._answer(request, wants, began_s)
@@ -149,17 +152,13 @@ class LiveStrategy:
     def _answer(
         self, request: Request, wants: Wants, now_s: float
     ) -> Answer | asyncio.Future[Answer]:
-        waited_s = now_s - request.arrived_s  # here, whatever it waited elsewhere
         if wants.sent_ns is not None:
             since_s = (self._machine.wall_ns() - wants.sent_ns) / 1e9
             request.arrived_s = now_s - min(max(since_s, now_s - request.arrived_s), LONGEST_S)
         patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
         deadline_s = request.arrived_s + patience_s
-        if (
-            deadline_s <= max(now_s + min(LEAST_S, patience_s / 2), self._turns.ends_s)
-            or (waited_s > self._patience_s and self._is_too_much(now_s))
-        ):
-            return self._abstain(request, wants, "the server is too busy to read it in time")
+        if deadline_s <= max(now_s + min(LEAST_S, patience_s / 2), self._turns.ends_s):
+            return self._abstain(request, wants, TOO_BUSY)
         level = self.standing.level
         index = min(level, len(self.ladder) - 1)
         held = self.ladder[index]
@@ -192,6 +191,14 @@ class LiveStrategy:
     def _is_too_much(self, now_s: float) -> bool:
         """Return whether what waits longer than a moment is better sent away unread."""
         return self._turns.is_behind(now_s) or self._machine.loop_shares.is_crowding(self.name)
+
+    def _send_away(self, request: Request, now_s: float) -> Answer:
+        queue_s = now_s - request.arrived_s
+        answer = brief_abstention(request, self.tiers[-1], TOO_BUSY, queue_s)
+        if answer is None:
+            return self._abstain(request, read_wants(request.headers), TOO_BUSY)
+        self.counters.latency[-1].add(queue_s)
+        return answer
 
     def _read(self, request: Request, wants: Wants, deadline_s: float) -> _Question:
         if request.headers.get(b"content-encoding", b"") not in _ENCODED:

@@ -16,11 +16,12 @@ import numpy as np
 from trademl.serve.formats import format_nothing, format_response
 from trademl.serve.messages import Answer, Request, failure
 from trademl.serve.served import Scores, ServedModel, header_text
-from trademl.serve.wants import Wants
+from trademl.serve.wants import ATTRIBUTES, Wants
 
 _INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
 _REQUEST_ID = b"x-request-id"
 ID_HEADERS = frozenset((_INFERENCE_ID, _REQUEST_ID))
+_SAID_OF_ABSTENTION = ID_HEADERS | {b"accept", b"x-trademl-on-abstain", ATTRIBUTES}
 _LONGEST_ID = 64
 _ids = itertools.count(1)
 _process = b"%x-" % (os.getpid() ^ int.from_bytes(os.urandom(4), "big"))
@@ -81,6 +82,28 @@ def abstention(
     notes = {"trademl": _in_body(found, None, request_id)}
     content_type, body = format_nothing(request.header(b"accept"), notes)
     return Answer(200, body, content_type, head=head)
+
+
+def brief_abstention(request: Request, tier: str, reason: str, queue_s: float) -> Answer | None:
+    """Return what `abstention` does for a caller who asks for nothing special, None for others.
+
+    It takes a quarter of the time, which counts where most requests are sent away.
+    """
+    if not _SAID_OF_ABSTENTION.isdisjoint(request.headers):
+        return None
+    request_id = id_of(request)
+    queue_ms = b"%.3f" % (queue_s * 1000)
+    head = b"%b%b\r\nX-Request-Id: %b\r\n" % (head_start(tier, reason, b""), queue_ms, request_id)
+    body = b'%b%b,"request_id":"%b"}}' % (_body_start(tier, reason), queue_ms, request_id)
+    return Answer(200, body, "application/json", "", head)
+
+
+@lru_cache(maxsize=16)
+def _body_start(tier: str, reason: str) -> bytes:
+    note = _in_body(Provenance(tier, reason), None, b"")
+    del note["queue_ms"], note["request_id"]
+    _, body = format_nothing("", {"trademl": note})
+    return body.removesuffix(b"}}") + b',"queue_ms":'
 
 
 def _headers(found: Provenance, request_id: bytes, model_head: bytes = b"") -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from trademl.serve.freshness import Freshness
@@ -16,7 +17,7 @@ from trademl.serve.ladder import LONGEST_S
 from trademl.serve.rows import RequestError, shown
 
 ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
-_SOUND = ("", "0", "ok")
+_SOUND = ("0", "ok")
 _NS_PER_S = 1_000_000_000
 
 
@@ -52,7 +53,7 @@ class Wants(NamedTuple):
 
     def staleness(self, rule: Freshness, now_ns: int) -> str:
         """Return why its input is too stale to decide on, empty if it is not."""
-        if self.feed_health.lower() not in _SOUND:
+        if self.feed_health and self.feed_health.lower() not in _SOUND:
             return f"the feed is unhealthy: {self.feed_health}"
         if rule.max_spread and self.spread is not None and self.spread > rule.max_spread:
             return f"the spread is {self.spread:g}, wider than {rule.max_spread:g}"
@@ -94,6 +95,7 @@ def _attributes(value: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield header, given
 
 
+@lru_cache(maxsize=256)  # callers say the same again and again
 def _seconds(header: bytes, value: bytes) -> float:
     return _number(header, value, float, 0.0, LONGEST_S * 1000) / 1000
 

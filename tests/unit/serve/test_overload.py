@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import orjson
 import pytest
 
 from trademl.serve.batches import Batches
@@ -12,9 +13,11 @@ from trademl.serve.ladder import Standing
 from trademl.serve.live_strategy import LiveStrategy, Machine
 from trademl.serve.messages import Request
 from trademl.serve.model_pool import Held, ModelFile, ModelPool
+from trademl.serve.provenance import Provenance, abstention, brief_abstention
 from trademl.serve.served import ServedModel
 from trademl.serve.shares import Quota, Shares
 from trademl.serve.turns import BEHIND_S, Turns
+from trademl.serve.wants import NOTHING
 
 
 class Clock:
@@ -124,6 +127,26 @@ def behind():
 )
 def test_only_a_server_that_is_behind_sends_away_what_waited(loop, waited_s, tier):
     assert answer_of(loop, waited_s) == tier
+
+
+def test_a_brief_abstention_says_what_a_full_one_does():
+    request = Request("POST", "/invocations", b"", {b"content-type": b"text/csv"})
+
+    brief = brief_abstention(request, "abstain", "busy", 0.0305)
+
+    request.headers = {b"x-request-id": brief.head.split()[-1]}
+    full = abstention(request, NOTHING, Provenance("abstain", "busy", queue_s=0.0305))
+    assert orjson.loads(brief.body) == orjson.loads(full.body)
+    assert brief._replace(body=b"") == full._replace(body=b"")
+
+
+@pytest.mark.parametrize(
+    "headers", [{b"x-trademl-on-abstain": b"error"}, {b"accept": b"text/csv"}]
+)
+def test_who_asks_for_something_special_gets_no_brief_abstention(headers):
+    request = Request("POST", "/invocations", b"", headers)
+
+    assert brief_abstention(request, "abstain", "busy", 0.03) is None
 
 
 def test_what_has_no_time_left_is_sent_away_unread():
