@@ -49,8 +49,8 @@ def body_of(kind, rows_ND):
     texts = [",".join(f"{x:.9g}" for x in row_D) for row_D in rows_ND]
     if kind == CSV:
         return "\n".join(texts).encode()
-    instances = ",".join('{"features":[%s]}' % text for text in texts)
-    return ('{"instances":[%s]}' % instances).encode()
+    instances = ",".join('{"features":[' + text + "]}" for text in texts)
+    return ('{"instances":[' + instances + "]}").encode()
 
 
 def request(kind, rows_ND, **headers):

@@ -140,9 +140,7 @@ def test_a_brief_abstention_says_what_a_full_one_does():
     assert brief._replace(body=b"") == full._replace(body=b"")
 
 
-@pytest.mark.parametrize(
-    "headers", [{b"x-trademl-on-abstain": b"error"}, {b"accept": b"text/csv"}]
-)
+@pytest.mark.parametrize("headers", [{b"x-trademl-on-abstain": b"error"}, {b"accept": b"text/csv"}])
 def test_who_asks_for_something_special_gets_no_brief_abstention(headers):
     request = Request("POST", "/invocations", b"", headers)
 
