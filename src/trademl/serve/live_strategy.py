@@ -41,11 +41,12 @@ from trademl.serve.rows import RequestError, shown
 from trademl.serve.served import Scores, ServedModel
 from trademl.serve.shares import Shares
 from trademl.serve.turns import Turns
-from trademl.serve.wants import NOTHING, Wants, read_wants
+from trademl.serve.wants import NOTHING, Wants, read_deadline_s, read_wants
 
 INLINE_S = 0.0002  # handing a batch to a thread and back takes about as long
 LEAST_S = 0.002  # before the deadline, in which a request can still be read and answered
 FALLBACK_S = 0.01  # before it, when a lower tier takes over: two turns of Python's threads
+LATE_SHARE = 0.25  # of its deadline that a request may wait to be read by a server that is behind
 TOO_BUSY = "the server is too busy to read it in time"
 _SMOOTHING_S = 0.5
 _FEWEST = 5  # answers in a look, below which shares say nothing
@@ -139,7 +140,7 @@ class LiveStrategy:
     def answer(self, request: Request) -> Answer | asyncio.Future[Answer]:
         """Return the answer to a request, at once or later; raise `RequestError` for a bad one."""
         began_s = self._turns.now()
-        if began_s - request.arrived_s > self._patience_s and self._is_too_much(began_s):
+        if began_s - request.arrived_s > self._patience_s and self._is_too_much(request, began_s):
             return self._send_away(request, began_s)
         wants = read_wants(request.headers)
         if not self._machine.loop_shares.is_shared:
@@ -188,9 +189,14 @@ class LiveStrategy:
             self.counters.answer(index, self._turns.now() - arrived_s, queue_s)
         return answer
 
-    def _is_too_much(self, now_s: float) -> bool:
-        """Return whether what waits longer than a moment is better sent away unread."""
-        return self._turns.is_behind(now_s) or self._machine.loop_shares.is_crowding(self.name)
+    def _is_too_much(self, request: Request, now_s: float) -> bool:
+        """Return whether a request that waited is better sent away unread."""
+        if self._machine.loop_shares.is_crowding(self.name):
+            return True
+        if not self._turns.is_behind:
+            return False
+        patience_s = read_deadline_s(request.headers) or self.policy.deadline_ms / 1000
+        return now_s - request.arrived_s > patience_s * LATE_SHARE
 
     def _send_away(self, request: Request, now_s: float) -> Answer:
         queue_s = now_s - request.arrived_s

@@ -17,6 +17,7 @@ from trademl.serve.ladder import LONGEST_S
 from trademl.serve.rows import RequestError, shown
 
 ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
+_DEADLINE = b"x-trademl-deadline-ms"
 _SOUND = ("0", "ok")
 _NS_PER_S = 1_000_000_000
 
@@ -88,6 +89,17 @@ def read_wants(headers: Mapping[bytes, bytes]) -> Wants:
     return Wants(**said)
 
 
+def read_deadline_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """Return the deadline alone, None where there is none that can be understood."""
+    try:
+        if ATTRIBUTES in headers:
+            return read_wants(headers).deadline_s
+        value = headers.get(_DEADLINE)
+        return None if value is None else _seconds(_DEADLINE, value)
+    except RequestError:
+        return None
+
+
 def _attributes(value: bytes) -> Iterator[tuple[bytes, bytes]]:
     for part in value.split(b";") if value else ():
         name, _, given = part.strip().partition(b"=")
@@ -144,7 +156,7 @@ def _title(header: bytes) -> str:
 
 
 _READERS: dict[bytes, tuple[str, Callable[[bytes, bytes], Any]]] = {
-    b"x-trademl-deadline-ms": ("deadline_s", _seconds),
+    _DEADLINE: ("deadline_s", _seconds),
     b"x-trademl-on-abstain": ("wants_errors", _is(b"error", b"answer")),
     b"x-trademl-explain": ("wants_reasons", _is(b"true", b"false")),
     b"x-trademl-feature-time-ns": ("feature_time_ns", _nanoseconds),
