@@ -27,8 +27,7 @@ class LadderPolicy:
     deadline_ms : float
         How long a caller waits who does not say so; at most 60 s.
     patience_ms : float
-        A model whose queue is longer than this is passed over while a lower tier can answer, and
-        a server that is behind sends away what waited longer.
+        A model whose queue is longer than this is passed over while a lower tier can answer.
     down_utilisation : float
         Step down where the level's model is busy for more than this share of what it may use.
     up_utilisation : float
