@@ -1,7 +1,7 @@
 """Benchmark the ladder under load: five times what the biggest model can answer, for five minutes.
 
-Requests arrive open loop, each a row that the answer cache does not know, with a deadline counted
-from when it was due. The biggest model is slow by a known processor cost, chosen so that what
+Requests arrive open loop, each another row than those before, with a deadline counted from when it
+was due. The biggest model is slow by a known processor cost, chosen so that what
 arrives is a quarter more than even the smallest one, alone on the server, can answer.
 """
 
@@ -26,7 +26,7 @@ from harness import HERE, Benchmark, Measurement, main
 from serve import DECIDED, D, OurServer, Rounds, Target, http, json_of, our_server
 from serve_worker import models
 
-N_ROWS = 10_000  # more than the cache holds, asked in turn: never a hit
+N_ROWS = 10_000  # more than the cache holds, asked in turn
 LINES, DEADLINE_MS, TIMES = 256, 250.0, 5.0
 SLOWER = 3.0  # the biggest model's own cost, in whole requests of the smallest
 GROWTH = 1.05
@@ -42,10 +42,13 @@ BENCHMARK = Benchmark(
         "The biggest model is a linear one that first multiplies matrices for a fixed processor "
         "time per row, three times what a whole request of the smallest takes; batches make it no "
         "cheaper, as they would a network.",
-        "Capacity is what 32 connections get that wait for their answers, from a server of that "
-        "model alone. Goodput are decisions a second, from whatever tier, over the smallest's.",
+        "Capacity is what 32 connections get that wait for their answers (closed loop, by "
+        "serve_load.py), from a server of that model alone. Goodput are decisions a second within "
+        "the deadline, from whatever tier, over the smallest's capacity.",
+        "No answer is a cached one: the smallest model is quick, and quicker than a kept answer "
+        "could be found, so that it is asked wherever there is time to read the request.",
         "Latency counts from when a request was due, so the client's own delays are in it. Client "
-        "and server share the machine, one core each.",
+        "and server share the machine, one core each; the client's share of its core is printed.",
         f"Deadline {DEADLINE_MS:g} ms. One strategy: shares between several are not tested.",
     ),
 )
@@ -89,12 +92,12 @@ def result(
     level: int,
 ) -> Measurement:
     tiers, n = told["tiers"], told["n_sent"]
-    decisions = sum(tiers.get(name, 0) for name in ("biggest", "smallest", "cached", "delayed"))
     n_5xx = sum(count for status, count in told["statuses"].items() if status.startswith("5"))
     ratios: dict[str, float | None] = {
         "overload_5xx": n_5xx,
-        "overload_p99_vs_deadline": told["p99_ms"] / DEADLINE_MS,
-        "overload_goodput_vs_smallest": decisions / seconds / smallest,
+        "overload_p99_vs_deadline": max(told["p99_ms"], told["decided_p99_ms"]) / DEADLINE_MS,
+        "overload_goodput_vs_smallest": told["in_time"] / seconds / smallest,
+        "decided_p99_vs_deadline": told["decided_p99_ms"] / DEADLINE_MS,
         "abstain_share": tiers.get("abstain", 0) / n,
         "arrivals_vs_smallest": n / seconds / smallest,
         "memory_growth": memory[1] / memory[0],
@@ -102,7 +105,7 @@ def result(
     }
     checks = {
         "no_answer_lost": told["n_lost"] == 0,
-        "client_kept_up": told["late_p99_ms"] < DEADLINE_MS / 2,
+        "client_kept_up": told["late_p99_ms"] < DEADLINE_MS / 2 and told["busy"] < 0.9,
         "no_answer_mixed": told["n_mixed"] == 0,
         "every_status_is_200": set(told["statuses"]) == {"200"},
         "tiers_went_down": any(change.startswith("biggest") for change in changes),
@@ -112,8 +115,10 @@ def result(
     }
     print(
         f"capacity: smallest {smallest:.0f}/s, biggest {biggest:.0f}/s; sent {n / seconds:.0f}/s\n"
-        f"tiers {tiers}, changes {changes}\np50 {told['p50_ms']:.1f} ms, p99 {told['p99_ms']:.1f}"
-        f" ms; the client sent late by {told['late_p99_ms']:.1f} ms (p99)",
+        f"tiers {tiers}, changes {changes}; memory {memory[0]:.0f} MB, then {memory[1]:.0f} MB\n"
+        f"p50 {told['p50_ms']:.1f} ms, p99 {told['p99_ms']:.1f} ms, of decisions "
+        f"{told['decided_p99_ms']:.1f} ms; the client was busy for {told['busy']:.2f} of its core "
+        f"and sent late by {told['late_p99_ms']:.1f} ms (p99)",
         file=sys.stderr,
     )
     return Measurement(ratios, {"smallest": 1 / smallest, "biggest": 1 / biggest}, checks)

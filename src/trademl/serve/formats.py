@@ -40,6 +40,7 @@ _PARSERS: dict[str, Callable[[bytes, int], Features]] = {
     JSON_LINES: rows_from_json_lines,
     RECORDIO: rows_from_recordio,
 }
+_USUAL_LABELS = {0.0: b"0.0", 1.0: b"1.0"}
 _PLAIN_READERS: dict[str, PlainReader] = {CSV: plain_csv_rows, JSON: plain_json_rows}
 
 
@@ -110,7 +111,8 @@ def format_response(
     """
     content_type = negotiate(accept)
     if content_type == JSON and not notes and scores.score_N.shape == (1,):
-        return content_type, _one_prediction(scores)
+        label = None if scores.label_N is None else scores.label_N.item()
+        return content_type, one_prediction(scores.score_N[0], label)
     if content_type == RECORDIO:
         return content_type, encode_predictions(*scores)
     predictions = _predictions(scores)
@@ -131,14 +133,19 @@ def format_nothing(accept: str, notes: Mapping[str, Any]) -> tuple[str, bytes]:
     return content_type, _dumps({"predictions": [], **notes}) if content_type == JSON else b""
 
 
-def _one_prediction(scores: Scores) -> bytes:
-    """Return the JSON of one score: the usual answer, put together without objects between."""
-    score_N, label_N = scores
-    score = _dumps(score_N)[1:-1]
-    if label_N is None:
-        return b'{"predictions":[{"score":%b}]}' % score
-    label = _dumps(label_N)[1:-1]
-    return b'{"predictions":[{"score":%b,"predicted_label":%b}]}' % (score, label)
+def one_prediction(score: float, label: float | None) -> bytes:
+    """Return the JSON of one score, a float32: put together without objects between.
+
+    Examples
+    --------
+    >>> one_prediction(np.float32(0.4), 1.0)
+    b'{"predictions":[{"score":0.4,"predicted_label":1.0}]}'
+    """
+    written = orjson.dumps(np.float32(score), None, orjson.OPT_SERIALIZE_NUMPY)
+    if label is None:
+        return b'{"predictions":[{"score":%b}]}' % written
+    said = _USUAL_LABELS.get(label) or _dumps(np.float32(label))
+    return b'{"predictions":[{"score":%b,"predicted_label":%b}]}' % (written, said)
 
 
 def _predictions(scores: Scores) -> list[dict[str, Any]]:

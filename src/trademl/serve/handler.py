@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 # With the largest body allowed, 25 MiB, four at a time stay within SageMaker's 100 MB.
 _CONCURRENT_TRANSFORMS = 4
+_STRATEGY, _VARIANT = b"x-trademl-strategy", b"x-amzn-sagemaker-target-variant"
+_NAMES = frozenset((_STRATEGY, _VARIANT))
 
 Reply = Answer | asyncio.Future[Answer]
 Route = Callable[[Request], Reply]
@@ -64,14 +66,17 @@ class Handler:
     def __call__(self, request: Request) -> Reply:
         """Return the answer to a request; an unexpected failure is logged and answered 500."""
         try:
-            return self._answer(request)
+            routes = self._routes.get(request.path)
+            if routes is not None and (route := routes.get(request.method)) is not None:
+                return route(request)
+            return self._answer_elsewhere(request)
         except RequestError as error:
             return failure(error.status, str(error))
         except Exception:
             _log.exception("%s %s failed", request.method, request.path)
             return failure(500, "the server failed to answer: its log says why")
 
-    def _answer(self, request: Request) -> Reply:
+    def _answer_elsewhere(self, request: Request) -> Reply:
         routes = self._routes.get(request.path)
         if routes is None and self._multi_model is not None:
             routes = self._multi_model.routes(request.path)
@@ -89,18 +94,17 @@ class Handler:
         return Answer(200, content_type="", head=head)
 
     def _invoke(self, request: Request) -> Reply:
-        strategy = self._strategy(request)
+        strategy = self._default
+        if strategy is None or not _NAMES.isdisjoint(request.headers):
+            strategy = self._strategy(request)
         try:
-            answer = strategy.answer(request)
+            return strategy.answer(request)
         except RequestError as error:
             strategy.counters.refuse(error.status)
             return failure(error.status, str(error))
-        return answer
 
     def _strategy(self, request: Request) -> LiveStrategy:
-        given = request.headers.get(b"x-trademl-strategy") or request.headers.get(
-            b"x-amzn-sagemaker-target-variant"
-        )
+        given = request.headers.get(_STRATEGY) or request.headers.get(_VARIANT)
         name = given.decode("latin-1") if given else ""
         strategy = self._strategies.get(name) if given else self._default
         if strategy is None:

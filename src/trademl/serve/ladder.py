@@ -101,6 +101,7 @@ def choose(
     patience_s: float,
     left_s: float,
     has_cached: bool = False,
+    tried: int = 0,
 ) -> Choice:
     """Return what becomes of one request.
 
@@ -116,15 +117,17 @@ def choose(
         Until the caller's deadline.
     has_cached : bool
         Whether there is an answer to the same question that is not too old.
+    tried : int
+        Models before this number have had their chance.
     """
     n = len(rungs)
     in_time = [r.is_ready and r.wait_s + r.cost_s <= left_s for r in rungs]
-    for model in range(level, n):
+    for model in range(max(min(level, n - 1), tried), n):
         if in_time[model] and rungs[model].wait_s <= patience_s:
             return Choice(model, model, why_fresh(level, model))
     if has_cached:
         return Choice(n, -1, "busy")
-    for model in reversed(range(n)):
+    for model in reversed(range(tried, n)):
         if in_time[model]:
             return Choice(n + 1, model, "busy")
     return Choice(n + 2, -1, "no model can answer before the deadline")

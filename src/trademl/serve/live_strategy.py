@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.serve.answer_cache import AnswerCache
+from trademl.serve.answer_cache import AnswerCache, Kept
+from trademl.serve.at_once import AtOnce
 from trademl.serve.batches import Batches, Job, Lane
 from trademl.serve.counters import StrategyCounters
 from trademl.serve.formats import negotiate, parse_request
@@ -35,16 +36,18 @@ from trademl.serve.ladder import (
 )
 from trademl.serve.messages import Answer, Request, failure
 from trademl.serve.model_pool import Held, ModelPool
-from trademl.serve.provenance import Provenance, abstention, decision
+from trademl.serve.provenance import Provenance, abstention, brief_abstention, decision
 from trademl.serve.rows import RequestError, shown
 from trademl.serve.served import Scores, ServedModel
 from trademl.serve.shares import Shares
 from trademl.serve.turns import Turns
-from trademl.serve.wants import Wants, read_wants
+from trademl.serve.wants import NOTHING, Wants, read_deadline_s, read_wants
 
 INLINE_S = 0.0002  # handing a batch to a thread and back takes about as long
 LEAST_S = 0.002  # before the deadline, in which a request can still be read and answered
 FALLBACK_S = 0.01  # before it, when a lower tier takes over: two turns of Python's threads
+LATE_SHARE = 0.25  # of its deadline that a request may wait to be read by a server that is behind
+TOO_BUSY = "the server is too busy to read it in time"
 _SMOOTHING_S = 0.5
 _FEWEST = 5  # answers in a look, below which shares say nothing
 _ENCODED = (b"", b"identity")
@@ -100,7 +103,6 @@ class _Question:
     wants: Wants
     deadline_s: float
     features_ND: NDArray[np.float32]
-    key: bytes | None
     tried: int = 0  # models before this number were tried, or passed over
     answered: asyncio.Future[Answer] | None = None
 
@@ -138,6 +140,7 @@ class LiveStrategy:
         self._cache = AnswerCache(
             self.policy.cache_max_age_s, self.policy.cache_step, self.policy.cache_entries
         )
+        self._usual = AtOnce()
         self._lanes: dict[str, Lane] = {}
         self._in_flight: dict[tuple[ServedModel, bytes], tuple[Lane, Job]] = {}
         self._row_rate = 0.0
@@ -172,10 +175,14 @@ class LiveStrategy:
     def answer(self, request: Request) -> Answer | asyncio.Future[Answer]:
         """Return the answer to a request, at once or later; raise `RequestError` for a bad one."""
         began_s = self._turns.now()
-        answer = self._answer(request, read_wants(request.headers), began_s)
-        if self._machine.loop_shares.is_shared:
-            now_s = self._turns.now()
-            self._machine.loop_shares.charge(self.name, now_s - began_s, now_s)
+        if began_s - request.arrived_s > self._patience_s and self._is_too_much(request, began_s):
+            return self._send_away(request, began_s)
+        wants = read_wants(request.headers)
+        if not self._machine.loop_shares.is_shared:
+            return self._answer(request, wants, began_s)
+        answer = self._answer(request, wants, began_s)
+        now_s = self._turns.now()
+        self._machine.loop_shares.charge(self.name, now_s - began_s, now_s)
         return answer
 
     def _answer(
@@ -186,19 +193,53 @@ class LiveStrategy:
             request.arrived_s = now_s - min(max(since_s, now_s - request.arrived_s), LONGEST_S)
         patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
         deadline_s = request.arrived_s + patience_s
-        waited_s = now_s - request.arrived_s
-        if deadline_s - now_s <= min(LEAST_S, patience_s / 2) or (
-            waited_s > self._patience_s and self._machine.loop_shares.is_crowding(self.name)
-        ):
-            return self._abstain(request, wants, "the server is too busy to read it in time")
+        if deadline_s <= max(now_s + min(LEAST_S, patience_s / 2), self._turns.ends_s):
+            return self._abstain(request, wants, TOO_BUSY)
+        level = self.standing.level
+        index = min(level, len(self.ladder) - 1)
+        held = self.ladder[index]
+        is_quick = held.model is not None and held.row_s < INLINE_S  # nothing to choose
+        if is_quick and (answer := self._at_once(request, wants, index, now_s)) is not None:
+            return answer
         question = self._read(request, wants, deadline_s)
         if reason := wants.staleness(self._freshness, self._machine.wall_ns()):
             return self._abstain(request, wants, reason, is_stale=True)
-        if (level := self.standing.level) < len(self.ladder):
-            held = self.ladder[level]
-            if held.model is not None and held.row_s < INLINE_S:  # nothing to choose
-                return self._compute(question, held, Choice(level, level, why_fresh(level, level)))
-        return self._descend(question)
+        if not is_quick:
+            return self._descend(question)
+        return self._compute(question, held, Choice(index, index, why_fresh(level, index)))
+
+    def _at_once(self, request: Request, wants: Wants, index: int, now_s: float) -> Answer | None:
+        """Answer a usual request in a straight line; return None for any other."""
+        if wants is not NOTHING or self._freshness.needs_feature_time:
+            stale = wants.staleness(self._freshness, self._machine.wall_ns())
+            if stale or wants.wants_reasons:
+                return None
+        held, arrived_s = self.ladder[index], request.arrived_s
+        queue_s = now_s - arrived_s
+        reason = why_fresh(self.standing.level, index)
+        answer = self._usual.answer(request, held, self.tiers[index], reason, queue_s)
+        if answer is not None:
+            self._machine.pool.touch(held)
+            self.counters.n_rows += 1
+            self.counters.answer(index, self._turns.now() - arrived_s, queue_s)
+        return answer
+
+    def _is_too_much(self, request: Request, now_s: float) -> bool:
+        """Return whether a request that waited is better sent away unread."""
+        if self._machine.loop_shares.is_crowding(self.name):
+            return True
+        if not self._turns.is_behind:
+            return False
+        patience_s = read_deadline_s(request.headers) or self.policy.deadline_ms / 1000
+        return now_s - request.arrived_s > patience_s * LATE_SHARE
+
+    def _send_away(self, request: Request, now_s: float) -> Answer:
+        queue_s = now_s - request.arrived_s
+        answer = brief_abstention(request, self.tiers[-1], TOO_BUSY, queue_s)
+        if answer is None:
+            return self._abstain(request, read_wants(request.headers), TOO_BUSY)
+        self.counters.latency[-1].add(queue_s)
+        return answer
 
     def _read(self, request: Request, wants: Wants, deadline_s: float) -> _Question:
         if request.headers.get(b"content-encoding", b"") not in _ENCODED:
@@ -211,8 +252,7 @@ class LiveStrategy:
             self._feature_dim(),
         )
         self.counters.n_rows += len(features_ND)
-        key = self._cache.question(features_ND)
-        return _Question(request, wants, deadline_s, features_ND, key)
+        return _Question(request, wants, deadline_s, features_ND)
 
     def _feature_dim(self) -> int:
         model = self.ladder[-1].model
@@ -224,19 +264,16 @@ class LiveStrategy:
         """Take the best tier that is possible now, at or below where the strategy stands."""
         now_s = self._turns.now()
         rungs = [self._rung(held, question) for held in self.ladder]
-        kept = None
-        for held in self.ladder:
-            if held.model is not None and kept is None:
-                kept = self._cache.find(held.model, question.key, now_s)
-        self.counters.n_cache_lookups += 1
+        kept = self._find_kept(question, now_s)
         choice = choose(
-            max(self.standing.level, question.tried),
+            self.standing.level,
             rungs,
             patience_s=self._patience_s,
             left_s=question.deadline_s - now_s,
             has_cached=kept is not None,
+            tried=question.tried,
         )
-        if choice.model >= question.tried:
+        if choice.model >= 0:
             return self._compute(question, self.ladder[choice.model], choice)
         if kept is not None:
             self.counters.n_cache_hits += 1
@@ -244,6 +281,15 @@ class LiveStrategy:
             found = Provenance(self.tiers[len(self.ladder)], choice.reason, age_s=age_s)
             return self._decide(question, kept.model, kept.scores, len(self.ladder), found)
         return self._abstain(question.request, question.wants, choice.reason)
+
+    def _find_kept(self, question: _Question, now_s: float) -> Kept | None:
+        """Return an answer given before, from the biggest model that gave one."""
+        self.counters.n_cache_lookups += 1
+        key = self._cache.question(question.features_ND)
+        for held in self.ladder:
+            if held.model is not None and (kept := self._cache.find(held.model, key, now_s)):
+                return kept
+        return None
 
     def _rung(self, held: Held, question: _Question) -> Rung:
         if held.model is None:
@@ -274,8 +320,12 @@ class LiveStrategy:
             choice.reason,
             queue_s=max(0.0, began_s - question.request.arrived_s),
         )
-        self._cache.keep(held.model, question.key, scores, began_s)
+        if self.ladder[-1].row_s >= INLINE_S:  # a quicker one is asked before the cache is
+            self._keep(held.model, question, scores, began_s)
         return self._decide(question, held.model, scores, choice.tier, found)
+
+    def _keep(self, model: ServedModel, question: _Question, scores: Scores, at_s: float) -> None:
+        self._cache.keep(model, self._cache.question(question.features_ND), scores, at_s)
 
     def _after_failure(
         self, question: _Question, model: ServedModel, choice: Choice
@@ -298,10 +348,8 @@ class LiveStrategy:
         found: Provenance,
     ) -> Answer:
         answer = decision(question.request, question.wants, model, scores, found)
-        now_s = self._turns.now()
         arrived_s = question.request.arrived_s
-        self.counters.latency[tier].add(now_s - arrived_s)
-        self.counters.queue.add(found.queue_s)
+        self.counters.answer(tier, self._turns.now() - arrived_s, found.queue_s)
         return answer
 
     def _abstain(
@@ -337,9 +385,9 @@ class LiveStrategy:
     def _job(self, question: _Question, held: Held) -> tuple[Lane, Job]:
         """Queue the question, or join whoever asked the same of the same model."""
         lane, batches = self._lane(held), self._machine.batches[held.file.device]
-        if question.key is None:
+        if (key := self._cache.question(question.features_ND)) is None:
             return lane, batches.submit(lane, question.features_ND)
-        same = (lane.model, question.key)
+        same = (lane.model, key)
         running = self._in_flight.get(same)
         if running is not None and not running[1].done.done():
             self.counters.n_shared += 1
@@ -365,7 +413,7 @@ class LiveStrategy:
         except Exception:
             return self._after_failure(question, model, choice)
         if any(held.model is model for held in self.ladder):  # else it was let go of meanwhile
-            self._cache.keep(model, question.key, scores, self._turns.now())
+            self._keep(model, question, scores, self._turns.now())
         queue_s = max(0.0, job.began_at_s - question.request.arrived_s)
         found = Provenance(self.tiers[choice.tier], choice.reason, queue_s=queue_s)
         return self._decide(question, model, scores, choice.tier, found)

@@ -69,6 +69,18 @@ def plain_csv_rows(body: bytes, feature_dim: int, most_rows: int) -> Features | 
     return _filled(_fill_csv, body, feature_dim, most_rows)
 
 
+def read_json_row(body: bytes, room_1D: Features) -> bool:
+    """Read a plain JSON body of one row into the room given; return whether it is one."""
+    n_rows: int = _fill_json(np.frombuffer(body + b"\0", np.uint8), room_1D)
+    return n_rows == 1
+
+
+def read_csv_row(body: bytes, room_1D: Features) -> bool:
+    """Read a plain CSV body of one row into the room given; return whether it is one."""
+    n_rows: int = _fill_csv(np.frombuffer(body + b"\0", np.uint8), room_1D)
+    return n_rows == 1
+
+
 def warm_up() -> None:
     """Compile, or load what was compiled before, so that no request waits for it."""
     plain_json_rows(b'{"instances":[{"features":[1]}]}', 1, 1)

@@ -95,7 +95,7 @@ def rows_from_json_lines(body: bytes, feature_dim: int) -> Features:
 
 
 def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
-    head, tail = _around_features(feature_dim)
+    head, tail = around_features(feature_dim)
     is_one = len(body) == len(head) + 4 * feature_dim + len(tail)
     if is_one and body.startswith(head) and body.endswith(tail):
         row_D: Features = np.frombuffer(body, np.float32, feature_dim, len(head))
@@ -109,7 +109,7 @@ def rows_from_recordio(body: bytes, feature_dim: int) -> Features:
 
 
 @lru_cache(maxsize=16)
-def _around_features(feature_dim: int) -> tuple[bytes, bytes]:
+def around_features(feature_dim: int) -> tuple[bytes, bytes]:
     """Return the bytes of a record before and behind its features, where it has no label."""
     features_ND = np.full((1, feature_dim), np.float32(np.nan))
     record = encode_records(features_ND)

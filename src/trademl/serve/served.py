@@ -5,6 +5,8 @@ Shape letters: N rows, D feature columns, K classes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -13,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.ports import Predictor
-from trademl.serve.row_sum import sum_of_products
+from trademl.serve.row_sum import score_row
 from trademl.train.model import LinearModel
 
 Mode = Literal["live", "shadow"]
 Status = Literal["accepted", "refused"]
 
+ScoreOne = Callable[[NDArray[np.float32]], float]
+
 _LONGEST_REASONS = 1024
+_FLOAT32 = np.dtype(np.float32)
 
 
 class Scores(NamedTuple):
@@ -50,6 +55,18 @@ class ServedModel:
         What the gate said of it.
     reasons : tuple of str
         Why the gate refused it; empty if it did not.
+
+    Attributes
+    ----------
+    head : bytes
+        Header lines of every answer: which model, and how it stands.
+    feature_dim : int
+        Number of features of a row, D.
+    score_one : callable or None
+        Returns the score of one row, or NaN where only `scores` can tell: of an accepted linear
+        model, whose answers have nothing more to say.
+    threshold : float
+        Least score of its label 1.
     """
 
     model: Predictor
@@ -58,21 +75,23 @@ class ServedModel:
     status: Status = "accepted"
     reasons: tuple[str, ...] = ()
     head: bytes = field(init=False, repr=False)
+    feature_dim: int = field(init=False, repr=False)
+    score_one: ScoreOne | None = field(init=False, repr=False)
+    threshold: float = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", _standing_headers(self))
-
-    @property
-    def feature_dim(self) -> int:
-        """Number of features of a row, D."""
-        return len(self.model.columns)
+        object.__setattr__(self, "feature_dim", len(self.model.columns))
+        plain = self.model if type(self.model) is _Linear and self.status == "accepted" else None
+        object.__setattr__(self, "score_one", plain.score_one if plain else None)
+        object.__setattr__(self, "threshold", plain.threshold if plain else math.nan)
 
     def scores(self, features_ND: NDArray[np.float32]) -> Scores:
         """Return what the model says of rows."""
         score_N, label_N = self.model.predict(features_ND)
-        if score_N.dtype != np.float32:
+        if score_N.dtype is not _FLOAT32:
             score_N = score_N.astype(np.float32)
-        if label_N is not None and label_N.dtype != np.float32:
+        if label_N is not None and label_N.dtype is not _FLOAT32:
             label_N = label_N.astype(np.float32)
         return Scores(score_N, label_N)
 
@@ -121,29 +140,19 @@ class _Linear:
         self._model = model
         self._weights_D = model.weights_D / model.scale_D
         self._offset = model.bias - float((self._weights_D * model.mean_D).sum())
-        self._threshold = np.float32(model.threshold)
+        self.threshold = float(np.float32(model.threshold))
+        self._is_logistic = model.link == "logistic"
 
     def predict(
         self, features_ND: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        if len(features_ND) == 1:
-            return self._predict_one(features_ND)
         score_N = self._model.scores(features_ND)
-        return score_N, (score_N >= self._threshold).astype(np.float32)
+        return score_N, (score_N >= np.float32(self.threshold)).astype(np.float32)
 
-    def _predict_one(
-        self, features_ND: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Do the same with scalars, of which numpy makes less fuss than of arrays of one."""
-        n = len(self._weights_D)
-        score = sum_of_products(features_ND[0], self._weights_D, 0, n) + self._offset
-        if self._model.link == "logistic":
-            decay = np.exp(-abs(score))
-            score = (1.0 if score >= 0 else decay) / (1.0 + decay)
-        pair = np.empty(2, np.float32)
-        pair[0] = score
-        pair[1] = pair[0] >= self._threshold
-        return pair[:1], pair[1:]
+    def score_one(self, row_D: NDArray[np.float32]) -> float:
+        """Return the score of one row, or NaN; see `ServedModel.score_one`."""
+        score: float = score_row(row_D, self._weights_D, self._offset, self._is_logistic)
+        return score
 
 
 def _standing_headers(model: ServedModel) -> bytes:

@@ -8,31 +8,21 @@ between several.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LONGEST_S
 from trademl.serve.rows import RequestError, shown
 
 ATTRIBUTES = b"x-amzn-sagemaker-custom-attributes"
-_PREFIX = b"x-trademl-"
-_NAMES = (
-    b"deadline-ms",
-    b"on-abstain",
-    b"explain",
-    b"feature-time-ns",
-    b"feed-health",
-    b"spread",
-    b"sent-ns",
-)
-HEADERS = frozenset(_PREFIX + name for name in _NAMES)
-_SOUND = ("", "0", "ok")
+_DEADLINE = b"x-trademl-deadline-ms"
+_SOUND = ("0", "ok")
 _NS_PER_S = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Wants:
+class Wants(NamedTuple):
     """What one caller said.
 
     Parameters
@@ -64,7 +54,7 @@ class Wants:
 
     def staleness(self, rule: Freshness, now_ns: int) -> str:
         """Return why its input is too stale to decide on, empty if it is not."""
-        if self.feed_health.lower() not in _SOUND:
+        if self.feed_health and self.feed_health.lower() not in _SOUND:
             return f"the feed is unhealthy: {self.feed_health}"
         if rule.max_spread and self.spread is not None and self.spread > rule.max_spread:
             return f"the spread is {self.spread:g}, wider than {rule.max_spread:g}"
@@ -89,48 +79,89 @@ def read_wants(headers: Mapping[bytes, bytes]) -> Wants:
     """
     if HEADERS.isdisjoint(headers) and b"trademl-" not in headers.get(ATTRIBUTES, b""):
         return NOTHING
-    said = dict(_attributes(headers.get(ATTRIBUTES, b"")))
-    said |= {name: headers[_PREFIX + name] for name in _NAMES if _PREFIX + name in headers}
-    text = {name.decode(): value.decode("latin-1").strip() for name, value in said.items()}
-    deadline_ms = _number(text, "deadline-ms", 0.0, LONGEST_S * 1000)
-    feature_time = _number(text, "feature-time-ns", 0, 2**63)
-    sent = _number(text, "sent-ns", 0, 2**63)
-    return Wants(
-        None if deadline_ms is None else deadline_ms / 1000,
-        _choice(text, "on-abstain", {"": False, "answer": False, "error": True}),
-        _choice(text, "explain", {"": False, "false": False, "true": True}),
-        None if feature_time is None else int(feature_time),
-        text.get("feed-health", "")[:100],
-        _number(text, "spread", -math.inf, math.inf),
-        None if sent is None else int(sent),
-    )
+    said: dict[str, Any] = {}
+    for header, value in _attributes(headers.get(ATTRIBUTES, b"")):
+        name, read = _READERS[header]
+        said[name] = read(header, value)
+    for header in HEADERS.intersection(headers):  # its own header goes before an attribute
+        name, read = _READERS[header]
+        said[name] = read(header, headers[header])
+    return Wants(**said)
 
 
-def _attributes(value: bytes) -> list[tuple[bytes, bytes]]:
-    found = []
-    for part in value.split(b";"):
-        name, _, given = part.strip().partition(b"=")
-        if name.lower().startswith(b"trademl-") and name[8:].lower() in _NAMES:
-            found.append((name[8:].lower(), given))
-    return found
-
-
-def _number(text: Mapping[str, str], name: str, least: float, most: float) -> float | None:
-    if name not in text:
-        return None
-    value: float
+def read_deadline_s(headers: Mapping[bytes, bytes]) -> float | None:
+    """Return the deadline alone, None where there is none that can be understood."""
     try:
-        value = int(text[name]) if name.endswith("-ns") else float(text[name])
+        if ATTRIBUTES in headers:
+            return read_wants(headers).deadline_s
+        value = headers.get(_DEADLINE)
+        return None if value is None else _seconds(_DEADLINE, value)
+    except RequestError:
+        return None
+
+
+def _attributes(value: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for part in value.split(b";") if value else ():
+        name, _, given = part.strip().partition(b"=")
+        if (header := b"x-" + name.lower()) in HEADERS:
+            yield header, given
+
+
+@lru_cache(maxsize=256)  # callers say the same again and again
+def _seconds(header: bytes, value: bytes) -> float:
+    return _number(header, value, float, 0.0, LONGEST_S * 1000) / 1000
+
+
+def _nanoseconds(header: bytes, value: bytes) -> int:
+    return int(_number(header, value, int, 0, 2**63))
+
+
+def _any_number(header: bytes, value: bytes) -> float:
+    return _number(header, value, float, -math.inf, math.inf)
+
+
+def _number(
+    header: bytes, value: bytes, kind: Callable[[bytes], float], least: float, most: float
+) -> float:
+    try:
+        number = kind(value)
     except ValueError:
-        value = math.nan
-    if not least <= value <= most:  # NaN neither
-        raise RequestError(400, f"X-Trademl-{name.title()} is {shown(text[name])}: no such number")
-    return value
+        number = math.nan
+    if not least <= number <= most:  # NaN neither
+        found = shown(value.decode("latin-1"))
+        raise RequestError(400, f"{_title(header)} is {found}: no such number")
+    return number
 
 
-def _choice(text: Mapping[str, str], name: str, known: Mapping[str, bool]) -> bool:
-    value = text.get(name, "").lower()
-    if value not in known:
-        expected = " or ".join(word for word in known if word)
-        raise RequestError(400, f"X-Trademl-{name.title()} is {shown(value)}: expected {expected}")
-    return known[value]
+def _text(_: bytes, value: bytes) -> str:
+    return value.decode("latin-1").strip()[:100]
+
+
+def _is(wanted: bytes, other: bytes) -> Callable[[bytes, bytes], bool]:
+    """Return what reads a choice between a word and another one, which is the default."""
+
+    def read(header: bytes, value: bytes) -> bool:
+        word = value.strip().lower()
+        if word not in (wanted, other, b""):
+            expected = f"{other.decode()} or {wanted.decode()}"
+            found = shown(value.decode("latin-1"))
+            raise RequestError(400, f"{_title(header)} is {found}: expected {expected}")
+        return word == wanted
+
+    return read
+
+
+def _title(header: bytes) -> str:
+    return header.decode().title()
+
+
+_READERS: dict[bytes, tuple[str, Callable[[bytes, bytes], Any]]] = {
+    _DEADLINE: ("deadline_s", _seconds),
+    b"x-trademl-on-abstain": ("wants_errors", _is(b"error", b"answer")),
+    b"x-trademl-explain": ("wants_reasons", _is(b"true", b"false")),
+    b"x-trademl-feature-time-ns": ("feature_time_ns", _nanoseconds),
+    b"x-trademl-feed-health": ("feed_health", _text),
+    b"x-trademl-spread": ("spread", _any_number),
+    b"x-trademl-sent-ns": ("sent_ns", _nanoseconds),
+}
+HEADERS = frozenset(_READERS)

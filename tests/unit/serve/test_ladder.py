@@ -44,9 +44,10 @@ def test_tiers_are_named_from_the_biggest_down(n, tiers):
         (0, (FREE, FREE), 0.005, True, "cached"),  # neither is done in 5 ms
         (1, (FREE, FREE), 1.0, True, "smallest"),  # the strategy stands there
         (0, (BUSY, BUSY), 1.0, True, "cached"),
-        (2, (FREE, FREE), 1.0, True, "cached"),
         (0, (BUSY, BUSY), 1.0, False, "delayed"),
-        (2, (FREE, FREE), 1.0, False, "delayed"),
+        (2, (BUSY, BUSY), 1.0, True, "cached"),
+        (2, (BUSY, BUSY), 1.0, False, "delayed"),
+        (4, (FREE, FREE), 1.0, True, "smallest"),  # others were sent away: this one need not be
         (0, (BUSY, BUSY), 0.4, False, "abstain"),
         (0, (ABSENT, ABSENT), 1.0, False, "abstain"),
         (0, (FREE, FREE), 0.0, False, "abstain"),
@@ -56,6 +57,12 @@ def test_a_request_takes_the_best_tier_that_answers_in_time(level, rungs, left_s
     choice = choose(level, rungs, patience_s=0.025, left_s=left_s, has_cached=has_cached)
 
     assert tier_names(2)[choice.tier] == tier
+
+
+def test_a_model_that_had_its_chance_gets_no_other():
+    choice = choose(0, (FREE, FREE), patience_s=0.025, left_s=1.0, has_cached=True, tried=2)
+
+    assert tier_names(2)[choice.tier] == "cached"
 
 
 rungs = st.builds(Rung, st.floats(0, 2), st.floats(0, 2), st.booleans())
