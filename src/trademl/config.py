@@ -119,6 +119,21 @@ def bind_port(environ: Mapping[str, str] | None = None) -> int:
     return int(text)
 
 
+def container_workers(environ: Mapping[str, str] | None = None) -> int:
+    """Return how many worker processes a SageMaker container is to run: one unless told otherwise.
+
+    Raises
+    ------
+    ConfigError
+        If ``SAGEMAKER_MODEL_SERVER_WORKERS`` is no number.
+    """
+    name = "SAGEMAKER_MODEL_SERVER_WORKERS"
+    text = (os.environ if environ is None else environ).get(name, "1")
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"{name} is {text!r}, expected a number of processes")
+    return int(text)
+
+
 def process_environment() -> dict[str, str]:
     """Return this process's environment, to hand on to processes that it starts."""
     return dict(os.environ)

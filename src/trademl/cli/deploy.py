@@ -94,6 +94,7 @@ def _start(
         standing = current_deployment(deployment.endpoint, opened.ledger)
         model = load_binary_model(opened.store.get(standing.model_id).file("model.tar.gz"))
         command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
+        command += ["--log-format", "text"]  # whose first line says where it listens
         command += ["--endpoint", standing.endpoint, "--workspace", str(opened.root)]
         if config is not None:
             command += ["--config", str(config.resolve())]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote
 
 import orjson
 
 from trademl.serve.live_strategy import LiveStrategy
-from trademl.serve.messages import Answer, Request, failure
+from trademl.serve.messages import Answer, Request, failure, identified
 from trademl.serve.multi_model import MultiModel
 from trademl.serve.rows import RequestError, shown
 from trademl.serve.settings import MIB, ServerConfig
@@ -36,7 +37,9 @@ class Handler:
     multi_model : MultiModel, optional
         Models that come and go over HTTP.
     metrics : callable, optional
-        Returns content type and body of all that is measured.
+        Returns the answer that shows all that is measured.
+    complaint : callable, optional
+        Returns what is wrong with the server as a whole; empty if nothing is.
     """
 
     def __init__(
@@ -45,11 +48,12 @@ class Handler:
         config: ServerConfig,
         *,
         multi_model: MultiModel | None = None,
-        metrics: Callable[[], tuple[str, bytes]] | None = None,
+        metrics: Callable[[], Reply] | None = None,
+        complaint: Callable[[], str] = str,
     ) -> None:
         self._strategies = strategies
         self._default = next(iter(strategies.values()), None)
-        self._multi_model, self._metrics = multi_model, metrics
+        self._multi_model, self._complaint = multi_model, complaint
         self._max_payload_mib = max(1, config.max_body_bytes // MIB)
         self._routes: dict[str, Mapping[str, Route]] = {
             "/invocations": {"POST": self._invoke},
@@ -57,19 +61,23 @@ class Handler:
             "/execution-parameters": {"GET": self._execution_parameters},
         }
         if metrics is not None:
-            self._routes["/metrics"] = {"GET": self._show_metrics}
+            self._routes["/metrics"] = {"GET": lambda _: metrics()}
         if multi_model is not None:
             self._routes["/models"] = {"GET": multi_model.show_all, "POST": multi_model.load}
 
     def __call__(self, request: Request) -> Reply:
         """Return the answer to a request; an unexpected failure is logged and answered 500."""
         try:
-            return self._answer(request)
+            reply = self._answer(request)
         except RequestError as error:
-            return failure(error.status, str(error))
+            reply = failure(error.status, str(error))
         except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
-            return failure(500, "the server failed to answer: its log says why")
+            said = {"request_id": request.id.decode("latin-1")}
+            _log.exception("%s %s failed", request.method, request.path, extra={"fields": said})
+            reply = failure(500, "the server failed to answer: its log says why")
+        if type(reply) is Answer and reply.status >= 400:
+            return identified(reply, request)
+        return reply
 
     def _answer(self, request: Request) -> Reply:
         routes = self._routes.get(request.path)
@@ -84,7 +92,19 @@ class Handler:
             return failure(405, message, allowed)
         return route(request)
 
+    def name_of(self, request: Request) -> str:
+        """Return which strategy answers a request; empty if none does."""
+        if request.path == "/invocations":
+            try:
+                return self._strategy(request).name
+            except RequestError:
+                return ""
+        _, _, rest = request.path.partition("/models/")
+        return unquote(rest.removesuffix("/invoke")) if request.path.endswith("/invoke") else ""
+
     def _ping(self, _: Request) -> Answer:
+        if complaint := self._complaint():
+            return failure(503, complaint)
         head = b"" if self._default is None else self._default.head
         return Answer(200, content_type="", head=head)
 
@@ -115,8 +135,3 @@ class Handler:
             "MaxPayloadInMB": self._max_payload_mib,
         }
         return Answer(200, orjson.dumps(parameters))
-
-    def _show_metrics(self, _: Request) -> Answer:
-        assert self._metrics is not None  # noqa: S101  (there is no such route without)
-        content_type, body = self._metrics()
-        return Answer(200, body, content_type)

@@ -6,14 +6,14 @@ One thread reads, decides and writes; big models compute in others.
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import uvloop
 
@@ -21,6 +21,7 @@ from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
 from trademl.serve.engine import Engine
+from trademl.serve.listening import BACKLOG, refused, url_of
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.strategies import ServedStrategy
@@ -29,10 +30,10 @@ __all__ = ["BackgroundServer", "ServedModel", "ServedStrategy", "ServerConfig", 
 
 Served = ServedModel | ServedStrategy | Sequence[ServedStrategy]
 
-_BACKLOG = 1024
 _SWEEPS_PER_TIMEOUT = 4
 _LONGEST_SWEEP_S = 1.0
 _IDLE_GRACE_S = 0.1
+_HANDSHAKE_S = 10.0  # of TLS: who is slower holds a connection that is not counted yet
 
 
 def serve(
@@ -144,9 +145,13 @@ class _Life:
         engine = Engine(self._strategies, self._config)
         try:
             handler = await engine.start()
-            shared = Shared(self._config, handler, self._access, engine.turns)
+            shared = Shared(self._config, handler, self._access, engine.turns, engine.on_refused)
             listener = await _listen(shared, self._tls)
             tasks = [asyncio.create_task(_sweep(shared)), asyncio.create_task(engine.review())]
+            if self._config.emf_s is not None:
+                tasks.append(asyncio.create_task(engine.report(self._config.emf_s)))
+            if self._config.worker is not None:  # it ends with the process that started it
+                asyncio.get_running_loop().add_reader(self._config.worker.lifeline, stop.set)
             try:
                 on_ready(self._url(listener))
                 await stop.wait()
@@ -154,15 +159,14 @@ class _Life:
             finally:
                 for task in tasks:
                     task.cancel()
+                await asyncio.wait(tasks)
                 listener.close()
         finally:
             engine.close()
 
     def _url(self, listener: asyncio.Server) -> str:
         port = listener.sockets[0].getsockname()[1]
-        host = self._config.host
-        host = f"[{host}]" if ":" in host else host
-        return f"{'https' if self._tls else 'http'}://{host}:{port}"
+        return url_of(self._config.host, port, is_https=self._tls is not None)
 
 
 def _tls(config: ServerConfig) -> ssl.SSLContext | None:
@@ -181,19 +185,21 @@ def _tls(config: ServerConfig) -> ssl.SSLContext | None:
 
 async def _listen(shared: Shared, tls: ssl.SSLContext | None) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    host, port = shared.config.host, shared.config.port
+    config = shared.config
+    where: dict[str, Any] = {"host": config.host, "port": config.port}
+    if config.worker is not None:
+        where = {"sock": socket.socket(fileno=config.worker.socket)}
+    handshake_s = None if tls is None else min(config.read_timeout_s, _HANDSHAKE_S)
     try:
         return await loop.create_server(
-            lambda: Connection(shared), host, port, backlog=_BACKLOG, ssl=tls
+            lambda: Connection(shared),
+            **where,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=handshake_s,
         )
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            advice = "it is in use: stop the other server or choose another port (0: a free one)"
-        elif error.errno == errno.EACCES:
-            advice = "this user may not: choose a port of 1024 or above"
-        else:
-            advice = f"{error}: choose an address of this machine"
-        raise ServeError(f"cannot listen on {host} port {port}, {advice}") from error
+        raise refused(config.host, config.port, error) from error
 
 
 async def _sweep(shared: Shared) -> None:
