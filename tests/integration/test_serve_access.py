@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import socket
 import ssl
 import subprocess
 from urllib.parse import urlsplit
@@ -133,13 +134,18 @@ def test_a_token_file_that_protects_nothing_is_refused(tmp_path, text, mode, mes
     assert PREDICT not in str(caught.value)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_with_a_certificate_the_server_speaks_https(tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+def certificate(folder):
+    cert, key = folder / "cert.pem", folder / "key.pem"
     made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     made += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
     subprocess.run(made, check=True, capture_output=True)
+    return cert, key
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_with_a_certificate_the_server_speaks_https(tmp_path):
+    cert, key = certificate(tmp_path)
     trust = ssl.create_default_context(cafile=cert)
 
     with BackgroundServer(MODEL, ServerConfig(port=0, tls_cert=cert, tls_key=key)) as server:
@@ -159,3 +165,13 @@ def test_a_certificate_that_is_none_is_refused(tmp_path):
         BackgroundServer(MODEL, ServerConfig(port=0, tls_cert=path, tls_key=path))
     with pytest.raises(ConfigError, match="go together"):
         ServerConfig(tls_cert=path)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_client_that_never_shakes_hands_is_cut_off(tmp_path):
+    cert, key = certificate(tmp_path)
+    config = ServerConfig(port=0, tls_cert=cert, tls_key=key, read_timeout_s=0.1)
+    with BackgroundServer(MODEL, config) as server:
+        where = urlsplit(server.url)
+        with socket.create_connection((where.hostname, where.port), timeout=10) as client:
+            assert client.recv(1000) == b""
