@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
 from trademl.errors import ConfigError
-from trademl.ingest.sources import SAMPLE
-from trademl.pipeline.strategy import Strategy
+
+if TYPE_CHECKING:
+    from trademl.pipeline.strategy import Strategy
 
 ENV_PREFIX = "TRADEML_"
 SEED_VARIABLE = f"{ENV_PREFIX}SEED"  # the one setting outside a section that a container needs
@@ -139,14 +140,21 @@ def process_environment() -> dict[str, str]:
     return dict(os.environ)
 
 
+def _strategy_type() -> type[Strategy]:
+    """Return the type of strategies; it brings most of trademl, which not every process needs."""
+    from trademl.pipeline.strategy import Strategy
+
+    return Strategy
+
+
 def _sections() -> dict[str, Any]:
-    return {n: t for n, t in get_type_hints(Strategy).items() if is_dataclass(t)}
+    return {n: t for n, t in get_type_hints(_strategy_type()).items() if is_dataclass(t)}
 
 
 def _defaults() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
-    sections, plain = _sections(), Strategy()
-    for top in fields(Strategy):
+    sections, plain = _sections(), _strategy_type()()
+    for top in fields(plain):
         if top.name not in sections:
             value = top.default if top.default is not MISSING else None
             found[top.name] = Setting(value, "default")
@@ -176,6 +184,8 @@ def _from_file(path: Path) -> dict[str, Setting]:
 
 def _beside(file: Path, found: dict[str, Setting]) -> dict[str, Setting]:
     """Take a file's relative paths of recordings as relative to the file itself."""
+    from trademl.ingest.sources import SAMPLE
+
     quotes = found.get("feed.quotes")
     if quotes is not None and quotes.value != SAMPLE:
         found["feed.quotes"] = Setting(str(file.parent / str(quotes.value)), quotes.source)
@@ -233,14 +243,14 @@ def _tuning_job(setting: Setting, file: Path | None) -> Setting:
 def _build(origin: Mapping[str, Setting]) -> Strategy:
     values: dict[str, Any] = {}
     sections = _sections()
-    for name, hint in get_type_hints(Strategy).items():
+    for name, hint in get_type_hints(_strategy_type()).items():
         if name not in sections:
             values[name] = _convert(origin[name].value, hint, {name: origin[name]})
             continue
         of_section = {k: s for k, s in origin.items() if k.startswith(f"{name}.")}
         table = {k.partition(".")[2]: s.value for k, s in of_section.items()}
         values[name] = _convert(table, hint, of_section, name)
-    return Strategy(**values)
+    return _strategy_type()(**values)
 
 
 def _convert(value: Any, kind: Any, origin: Mapping[str, Setting], section: str = "") -> Any:

@@ -1,11 +1,13 @@
 """What the processes of one server tell each other without a call: a page of shared memory.
 
-Each worker writes when it was last alive, the process that watches them how often it replaced each.
+Each worker writes when it was last alive and how many connections it has, the process that watches
+them how often it replaced each.
 Every number is one aligned double with one writer, so that nothing is ever half written.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import time
 from collections.abc import Callable
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 SILENT_S = 10.0  # after which a worker counts as missing: longer than its replacement takes
-_PER_WORKER = 2
+_PER_WORKER = 3  # when it was last alive, how often it was replaced, connections
 _BYTES = 8
 
 
@@ -76,9 +78,16 @@ class Board:
         self._numbers.release()
         self._page.close()
 
-    def beat(self, worker: int) -> None:
-        """Say that a worker is alive."""
+    def beat(self, worker: int, n_connections: int = 0) -> None:
+        """Say that a worker is alive, and how many connections it has."""
         self._numbers[worker * _PER_WORKER] = self._now()
+        self._numbers[worker * _PER_WORKER + 2] = n_connections
+
+    def fewest(self, within_s: float) -> float:
+        """Return the fewest connections of any worker that was alive lately; none has infinity."""
+        since_s = self._now() - within_s
+        alive = [n for n in range(self.count) if self.beat_s(n) >= since_s]
+        return min((self._numbers[n * _PER_WORKER + 2] for n in alive), default=math.inf)
 
     def beat_s(self, worker: int) -> float:
         """Return when a worker was last alive; 0 if it never was."""

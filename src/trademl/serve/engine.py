@@ -109,8 +109,6 @@ class Engine:
         """Look at the load again and again, until cancelled."""
         while True:
             await asyncio.sleep(REVIEW_S)
-            if self._peers is not None:
-                self._peers.beat()
             busy = self._machine.turns.look()
             for strategy in self._live.values():
                 strategy.review(busy)

@@ -48,10 +48,6 @@ class Peers:
         except OSError as error:
             raise ServeError(f"{path}: workers cannot meet there: {error}") from error
 
-    def beat(self) -> None:
-        """Say that this worker is alive."""
-        self._board.beat(self._place.number)
-
     def complaint(self) -> str:
         """Return which worker is missing; empty if none is."""
         return self._board.complaint()

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import uvloop
 
 from trademl.errors import ConfigError, ServeError, TrademlError
+from trademl.serve.accepting import Acceptor
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
 from trademl.serve.engine import Engine
@@ -28,6 +28,7 @@ from trademl.serve.strategies import ServedStrategy
 
 __all__ = ["BackgroundServer", "ServedModel", "ServedStrategy", "ServerConfig", "serve"]
 
+Listener = asyncio.Server | Acceptor
 Served = ServedModel | ServedStrategy | Sequence[ServedStrategy]
 
 _SWEEPS_PER_TIMEOUT = 4
@@ -164,7 +165,7 @@ class _Life:
         finally:
             engine.close()
 
-    def _url(self, listener: asyncio.Server) -> str:
+    def _url(self, listener: Listener) -> str:
         port = listener.sockets[0].getsockname()[1]
         return url_of(self._config.host, port, is_https=self._tls is not None)
 
@@ -183,17 +184,21 @@ def _tls(config: ServerConfig) -> ssl.SSLContext | None:
     return context
 
 
-async def _listen(shared: Shared, tls: ssl.SSLContext | None) -> asyncio.Server:
+async def _listen(shared: Shared, tls: ssl.SSLContext | None) -> Listener:
     loop = asyncio.get_running_loop()
     config = shared.config
-    where: dict[str, Any] = {"host": config.host, "port": config.port}
-    if config.worker is not None:
-        where = {"sock": socket.socket(fileno=config.worker.socket)}
     handshake_s = None if tls is None else min(config.read_timeout_s, _HANDSHAKE_S)
+
+    def connect() -> Connection:
+        return Connection(shared)
+
+    if config.worker is not None:
+        return Acceptor(config.worker, connect, shared.connections, tls, handshake_s)
     try:
         return await loop.create_server(
-            lambda: Connection(shared),
-            **where,
+            connect,
+            config.host,
+            config.port,
             backlog=BACKLOG,
             ssl=tls,
             ssl_handshake_timeout=handshake_s,
@@ -214,7 +219,7 @@ async def _sweep(shared: Shared) -> None:
             connection.expire(now)
 
 
-async def _drain(listener: asyncio.Server, shared: Shared) -> None:
+async def _drain(listener: Listener, shared: Shared) -> None:
     """Accept nothing more, finish the requests in flight, give up on what takes too long."""
     shared.is_draining = True
     listener.close()

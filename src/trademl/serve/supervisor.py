@@ -183,6 +183,7 @@ class _Workers:
                 number = worker.place.number
                 _log.error("worker %d has been silent for %.0f s: it is killed", number, silent_s)
                 worker.process.kill()
+                worker.process.wait()
 
     def end(self, within_s: float) -> None:
         """Let all workers finish what they have begun, and kill who takes too long."""
