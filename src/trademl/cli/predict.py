@@ -164,6 +164,7 @@ def _transform(
         max_cost_usd=flags.max_cost,
         wait=flags.wait,
         retry=flags.retry,
+        ledger=session.workspace.ledger,
         progress=session.progress,
     )
     files = [str(path) for path in done.files]
