@@ -48,10 +48,8 @@ class Request:
     @property
     def given_id(self) -> bytes:
         """The id that the caller sent; empty if it sent none, or none of 1 to 64 ASCII signs."""
-        for name in (INFERENCE_ID, REQUEST_ID):
-            if (given := self.headers.get(name)) and _SOUND_ID.fullmatch(given):
-                return given
-        return b""
+        given = self.headers.get(INFERENCE_ID) or self.headers.get(REQUEST_ID)
+        return given if given and _SOUND_ID.fullmatch(given) else b""
 
     def header(self, name: bytes) -> str:
         """Return a header's value, empty where it is absent."""

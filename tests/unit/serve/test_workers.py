@@ -105,3 +105,16 @@ def test_workers_share_the_cores():
 def test_models_over_http_would_reach_one_worker_of_several(tmp_path):
     with pytest.raises(ConfigError, match="would reach one worker of several"):
         ServerConfig(worker=PLACE, model_folder=tmp_path)
+
+
+def test_the_fewest_connections_are_those_of_a_worker_that_lives(tmp_path):
+    clock = Clock()
+    with Board(tmp_path, 3, clock) as board:
+        board.beat(0, n_connections=1)
+        clock.now_s += 10.0
+        board.beat(1, n_connections=5)
+        board.beat(2, n_connections=7)
+
+        assert board.fewest(within_s=1.0) == 5
+        clock.now_s += 10.0
+        assert board.fewest(within_s=1.0) == float("inf")
