@@ -6,12 +6,12 @@ import http.client
 import shutil
 import socket
 import ssl
-import subprocess
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from serve_cases import certificate
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.client import predict, read_token
 from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig
@@ -132,15 +132,6 @@ def test_a_token_file_that_protects_nothing_is_refused(tmp_path, text, mode, mes
         BackgroundServer(MODEL, ServerConfig(port=0, token_file=path))
 
     assert PREDICT not in str(caught.value)
-
-
-def certificate(folder):
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    made += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(made, check=True, capture_output=True)
-    return cert, key
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")

@@ -6,8 +6,10 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -15,10 +17,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from serve_cases import certificate
+from trademl.serve.board import WorkerPlace
+from trademl.serve.listening import open_socket
+from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig
 from trademl.train.model import LinearModel, save_model
 
 WORKER = """
@@ -59,10 +66,20 @@ print("ended", flush=True)
 """
 
 
+class First:
+    columns, schema_hash = ("a",), "test"
+
+    def predict(self, features_ND):
+        return features_ND[:, 0], (features_ND[:, 0] > 0).astype(np.float32)
+
+
+MODEL = ServedModel(First(), "m")
+
+
 class Group:
     """A server of two workers."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | None, port: int) -> None:
         self.process, self.port = process, port
 
     @property
@@ -139,11 +156,11 @@ def test_a_killed_worker_is_replaced_while_the_other_answers(group):
     assert group.ask("GET", "/ping")[0] == 200
 
 
-def test_workers_end_with_the_process_that_started_them():
-    with started() as group:
-        pids = group.pids
-        group.process.kill()
-        eventually(lambda: not any(map(is_running, pids)))
+def test_workers_end_with_the_process_that_started_them(group):  # the last one of this group
+    pids = group.pids
+    group.process.kill()
+
+    eventually(lambda: not any(map(is_running, pids)))
 
 
 def is_running(pid: int) -> bool:
@@ -178,7 +195,8 @@ def test_the_command_line_serves_a_container_with_workers_and_drains_them_all(tm
     with tarfile.open(tmp_path / "model.tar.gz") as tar:
         tar.extractall(tmp_path / "model", filter="data")
     command = [sys.executable, "-m", "trademl", "serve", "--ml-root", str(tmp_path), "--port", "0"]
-    with subprocess.Popen([*command, "--workers", "2"], stderr=subprocess.PIPE) as process:
+    command += ["--workers", "2", "--capture", str(tmp_path / "kept"), "--capture-percent", "100"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         said = [json.loads(process.stderr.readline()) for _ in range(3)]
         ready = next(line["message"] for line in said if "worker" not in line)
         group = Group(process, int(ready.rsplit(":", 1)[1]))
@@ -197,3 +215,41 @@ def test_the_command_line_serves_a_container_with_workers_and_drains_them_all(tm
     assert process.returncode == 0
     assert not any(map(is_running, pids))
     assert sum(line["Requests"] for line in rest if "_aws" in line and "Tier" not in line) == 1
+    captured = [line for path in (tmp_path / "kept").rglob("*.jsonl") for line in path.open()]
+    assert len(captured) == 1
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[WorkerPlace]:
+    """The first of two places; nobody stands at the other one."""
+    reading, writing = os.pipe()
+    with open_socket("127.0.0.1", 0) as listening:
+        yield WorkerPlace(0, 2, os.dup(listening.fileno()), reading, str(tmp_path))
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_worker_that_misses_another_is_unhealthy_and_answers_all_the_same(place):
+    with BackgroundServer(MODEL, ServerConfig(worker=place)) as server:
+        group = Group(None, urlsplit(server.url).port)
+        status, body = group.ask("GET", "/ping")
+        assert (status, "worker 1 of 2 does not answer yet" in body) == (503, True)
+        assert group.ask("POST", "/invocations", b"5")[0] == 200
+        assert group.total("trademl_worker_up") == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_workers_speak_https_and_a_client_that_does_not_harms_none(place, tmp_path):
+    cert, key = certificate(tmp_path)
+    config = ServerConfig(worker=place, tls_cert=cert, tls_key=key)
+    with BackgroundServer(MODEL, config) as server:
+        where = urlsplit(server.url)
+        with socket.create_connection((where.hostname, where.port), timeout=10) as client:
+            client.sendall(b"GET /ping HTTP/1.1\r\n\r\n")
+            assert b"HTTP" not in client.recv(1000)
+        trust = ssl.create_default_context(cafile=cert)
+        connection = http.client.HTTPSConnection(where.netloc, timeout=10, context=trust)
+        connection.request("POST", "/invocations", b"5", {"Content-Type": "text/csv"})
+        answer = connection.getresponse()
+        assert (where.scheme, answer.status) == ("https", 200)
+        connection.close()
