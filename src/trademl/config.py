@@ -16,15 +16,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from trademl.errors import ConfigError
-from trademl.ingest.sources import SAMPLE
-from trademl.ledger import Database
-from trademl.pipeline.strategy import Strategy
-from trademl.pipeline.workspace import Workspace
+
+if TYPE_CHECKING:
+    from trademl.ledger import Database
+    from trademl.pipeline.strategy import Strategy
+    from trademl.pipeline.workspace import Workspace
 
 ENV_PREFIX = "TRADEML_"
 SEED_VARIABLE = f"{ENV_PREFIX}SEED"  # the one setting outside a section that a container needs
@@ -110,6 +111,8 @@ def open_workspace(settings: Settings) -> Workspace:
     StoreError
         See `trademl.Workspace`.
     """
+    from trademl.pipeline.workspace import Workspace
+
     return Workspace(settings.workspace, settings.strategy.ledger)
 
 
@@ -143,19 +146,41 @@ def bind_port(environ: Mapping[str, str] | None = None) -> int:
     return int(text)
 
 
+def container_workers(environ: Mapping[str, str] | None = None) -> int:
+    """Return how many worker processes a SageMaker container is to run: one unless told otherwise.
+
+    Raises
+    ------
+    ConfigError
+        If ``SAGEMAKER_MODEL_SERVER_WORKERS`` is no number.
+    """
+    name = "SAGEMAKER_MODEL_SERVER_WORKERS"
+    text = (os.environ if environ is None else environ).get(name, "1")
+    if not text.isdecimal() or not int(text):
+        raise ConfigError(f"{name} is {text!r}, expected a number of processes")
+    return int(text)
+
+
 def process_environment() -> dict[str, str]:
     """Return this process's environment, to hand on to processes that it starts."""
     return dict(os.environ)
 
 
+def _strategy_type() -> type[Strategy]:
+    """Return the type of strategies; it brings most of trademl, which not every process needs."""
+    from trademl.pipeline.strategy import Strategy
+
+    return Strategy
+
+
 def _sections() -> dict[str, Any]:
-    return {n: t for n, t in get_type_hints(Strategy).items() if is_dataclass(t)}
+    return {n: t for n, t in get_type_hints(_strategy_type()).items() if is_dataclass(t)}
 
 
 def _defaults() -> dict[str, Setting]:
     found: dict[str, Setting] = {}
-    sections, plain = _sections(), Strategy()
-    for top in fields(Strategy):
+    sections, plain = _sections(), _strategy_type()()
+    for top in fields(plain):
         if top.name not in sections:
             value = top.default if top.default is not MISSING else None
             found[top.name] = Setting(value, "default")
@@ -193,6 +218,8 @@ def _from_file(path: Path, *, sections: Collection[str] | None = None) -> dict[s
 
 def _beside(file: Path, found: dict[str, Setting]) -> dict[str, Setting]:
     """Take a file's relative paths of recordings as relative to the file itself."""
+    from trademl.ingest.sources import SAMPLE
+
     quotes = found.get("feed.quotes")
     if quotes is not None and quotes.value != SAMPLE:
         found["feed.quotes"] = Setting(str(file.parent / str(quotes.value)), quotes.source)
@@ -254,14 +281,14 @@ def _tuning_job(setting: Setting, file: Path | None) -> Setting:
 def _build(origin: Mapping[str, Setting]) -> Strategy:
     values: dict[str, Any] = {}
     sections = _sections()
-    for name, hint in get_type_hints(Strategy).items():
+    for name, hint in get_type_hints(_strategy_type()).items():
         if name not in sections:
             values[name] = _convert(origin[name].value, hint, {name: origin[name]})
             continue
         of_section = {k: s for k, s in origin.items() if k.startswith(f"{name}.")}
         table = {k.partition(".")[2]: s.value for k, s in of_section.items()}
         values[name] = _convert(table, hint, of_section, name)
-    return Strategy(**values)
+    return _strategy_type()(**values)
 
 
 def _convert(value: Any, kind: Any, origin: Mapping[str, Setting], section: str = "") -> Any:

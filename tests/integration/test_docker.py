@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -105,7 +106,7 @@ def test_serve_answers_on_the_platforms_port_and_ends_on_sigterm(tmp_path, ml):
     command = [str(DOCKER / "entrypoint.sh"), "serve"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         line = process.stderr.readline()
-        url = line.strip().rpartition(" at ")[2].replace("0.0.0.0", "127.0.0.1")
+        url = json.loads(line)["message"].rpartition(" at ")[2].replace("0.0.0.0", "127.0.0.1")
         rows = np.array([[1.0, 2.0, 3.0]], np.float32)
         answer = predict(url, rows)
         process.send_signal(signal.SIGTERM)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import socket
 import ssl
-import subprocess
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
+from serve_cases import certificate
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.client import predict, read_token
 from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig
@@ -135,11 +136,7 @@ def test_a_token_file_that_protects_nothing_is_refused(tmp_path, text, mode, mes
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 def test_with_a_certificate_the_server_speaks_https(tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    made += ["-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run(made, check=True, capture_output=True)
+    cert, key = certificate(tmp_path)
     trust = ssl.create_default_context(cafile=cert)
 
     with BackgroundServer(MODEL, ServerConfig(port=0, tls_cert=cert, tls_key=key)) as server:
@@ -159,3 +156,13 @@ def test_a_certificate_that_is_none_is_refused(tmp_path):
         BackgroundServer(MODEL, ServerConfig(port=0, tls_cert=path, tls_key=path))
     with pytest.raises(ConfigError, match="go together"):
         ServerConfig(tls_cert=path)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_a_client_that_never_shakes_hands_is_cut_off(tmp_path):
+    cert, key = certificate(tmp_path)
+    config = ServerConfig(port=0, tls_cert=cert, tls_key=key, read_timeout_s=0.1)
+    with BackgroundServer(MODEL, config) as server:
+        where = urlsplit(server.url)
+        with socket.create_connection((where.hostname, where.port), timeout=10) as client:
+            assert client.recv(1000) == b""

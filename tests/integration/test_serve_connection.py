@@ -289,3 +289,36 @@ def test_a_stopping_server_finishes_what_has_begun():
     assert b"Connection: close" in received
     with pytest.raises(ServeError, match="nothing answers"):
         ping(server.url)
+
+
+def test_dripping_bytes_buy_no_more_time_and_hold_up_nobody_else():
+    config = ServerConfig(port=0, read_timeout_s=0.3, max_connections=40)
+    with BackgroundServer(MODEL, config) as server:
+        slow = [open_socket(server) for _ in range(30)]
+        for client in slow:
+            client.sendall(b"POST /invocations HTTP/1.1\r\n")
+        drips = threading.Thread(target=drip, args=(slow,))
+        drips.start()
+        answered = [statuses(talk(server, GOOD)) for _ in range(20)]
+        received = [read_to_end(client) for client in slow]
+        drips.join()
+
+    assert answered == [[200]] * 20
+    assert [statuses(one) for one in received] == [[408]] * 30
+
+
+GOOD = request_bytes(b"1,2,3,4,5", head=b"Connection: close\r\n")
+
+
+def drip(clients):
+    """Send a byte of a header to each again and again, until the server has enough."""
+    while clients:
+        for client in list(clients):
+            try:
+                client.sendall(b"a")
+                client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass
+            clients = [other for other in clients if other is not client]

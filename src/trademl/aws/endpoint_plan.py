@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trademl.aws.hosting import HostingConfig, check_hostable, deployment_config
+from trademl.aws.hosting import (
+    HostingConfig,
+    capture_config,
+    check_hostable,
+    deployment_config,
+)
 from trademl.aws.names import TRAINING_LIMIT, check_name
 from trademl.aws.prices import PriceTable
 from trademl.aws.settings import AwsConfig, check_launchable
@@ -34,6 +39,8 @@ class HostedModel:
     name, uri, image : str
     mode : {"live", "shadow"}
         What its answers say of it.
+    workers : int
+        Processes of its container.
     """
 
     artifact_id: str
@@ -42,6 +49,7 @@ class HostedModel:
     uri: str
     image: str
     mode: Mode
+    workers: int = 1
 
     @property
     def folder(self) -> str:
@@ -75,8 +83,8 @@ class EndpointPlan:
     @property
     def config_name(self) -> str:
         """Name of the endpoint configuration."""
-        variants = {"variants": self._variants, "kms": self.aws.volume_kms_key}
-        return _name("config", variants)
+        given = {"variants": self._variants, "kms": self.aws.volume_kms_key}
+        return _name("config", given | self._capture)
 
     @property
     def models(self) -> tuple[HostedModel, ...]:
@@ -101,6 +109,13 @@ class EndpointPlan:
             found["ShadowProductionVariants"] = [self._variant(SHADOW, self.model, share)]
         return found
 
+    @property
+    def _capture(self) -> dict[str, Any]:
+        if not self.hosting.capture_percent:
+            return {}
+        uri, key = self.aws.uri("capture"), self.aws.output_kms_key
+        return {"DataCaptureConfig": capture_config(self.hosting, uri, key)}
+
     def _variant(self, name: str, model: HostedModel, weight: float) -> dict[str, Any]:
         return {
             "VariantName": name,
@@ -121,6 +136,7 @@ class EndpointPlan:
         found = {
             "EndpointConfigName": self.config_name,
             **self._variants,
+            **self._capture,
             "Tags": _tags(self.aws, self.model, self.strategy),
         }
         if self.aws.volume_kms_key:
@@ -196,14 +212,19 @@ def hosted_model(
     digest = digest_file(archive)[:12]
     given = {"model": model.id, "sha256": digest, "image": hosting.image, "role": aws.role_arn}
     given["mode"] = mode
+    if hosting.workers > 1:
+        given["workers"] = str(hosting.workers)
     uri = aws.uri("models", model.id, digest, MODEL_FILE)
-    return HostedModel(model.id, archive, _name("model", given), uri, hosting.image, mode)
+    name = _name("model", given)
+    return HostedModel(model.id, archive, name, uri, hosting.image, mode, hosting.workers)
 
 
 def model_request(model: HostedModel, aws: AwsConfig, strategy: str) -> dict[str, Any]:
     """Return the request of ``CreateModel``."""
     container = {"Image": model.image, "ModelDataUrl": model.uri}
     environment = {"TRADEML_MODEL_ID": model.artifact_id, "TRADEML_MODEL_MODE": model.mode}
+    if model.workers > 1:
+        environment["SAGEMAKER_MODEL_SERVER_WORKERS"] = str(model.workers)
     found: dict[str, Any] = {
         "ModelName": model.name,
         "PrimaryContainer": {**container, "Environment": environment},

@@ -8,13 +8,14 @@ from trademl.aws.ec2 import DeployedRelease, deploy_release
 from trademl.aws.ec2_release import Release, plan_release
 from trademl.aws.ec2_settings import Ec2Config
 from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
+from trademl.aws.endpoint_state import EndpointState, end_endpoint, endpoint_state
 from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
 from trademl.aws.hosting import HostingConfig
 from trademl.aws.settings import AwsConfig
-from trademl.errors import ServeError
+from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger
 from trademl.ports import Progress
-from trademl.serve.deployments import current_deployment, deploy
+from trademl.serve.deployments import current_deployment, deploy, retire
 from trademl.serve.served import Mode
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.train.proof import check_proof
@@ -73,6 +74,43 @@ def deploy_to_sagemaker(
     return deployed
 
 
+def sagemaker_status(aws: AwsConfig, hosting: HostingConfig, *, strategy: str) -> EndpointState:
+    """Return how a strategy's endpoint is.
+
+    Raises
+    ------
+    ConfigError
+        If ``[aws]`` names no region.
+    CloudError
+        If AWS refuses or cannot be reached.
+    """
+    return endpoint_state(_endpoint(aws, hosting, strategy), aws.region)
+
+
+def stop_on_sagemaker(
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    ledger: Ledger,
+    *,
+    strategy: str,
+    progress: Progress | None = None,
+    sleep: Sleep = time.sleep,
+) -> EndpointState:
+    """Delete a strategy's endpoint, see `trademl.aws.endpoint_state.end_endpoint`, and note it.
+
+    Raises
+    ------
+    ConfigError
+        If ``[aws]`` names no region.
+    CloudError
+        As `end_endpoint`; the ledger then stays as it was.
+    """
+    name = _endpoint(aws, hosting, strategy)
+    ended = end_endpoint(name, aws.region, progress=progress, poll_s=aws.poll_s, sleep=sleep)
+    retire(_place(aws, hosting, strategy), ledger)
+    return ended
+
+
 def plan_on_ec2(
     model: Artifact,
     aws: AwsConfig,
@@ -118,4 +156,10 @@ def deploy_to_ec2(
 
 def _place(aws: AwsConfig, hosting: HostingConfig, strategy: str) -> str:
     """Return what the ledger calls an endpoint on SageMaker."""
-    return f"sagemaker:{aws.region}/{hosting.endpoint or f'trademl-{strategy}'}"
+    return f"sagemaker:{aws.region}/{_endpoint(aws, hosting, strategy)}"
+
+
+def _endpoint(aws: AwsConfig, hosting: HostingConfig, strategy: str) -> str:
+    if not aws.region:
+        raise ConfigError("aws.region is not set: write it into [aws] of the strategy file")
+    return hosting.endpoint or f"trademl-{strategy}"

@@ -18,6 +18,8 @@ _RANGES: tuple[tuple[str, int, int], ...] = (
     ("startup_timeout_s", 60, 3600),
     ("max_payload_mb", 1, 100),
     ("max_concurrent", 1, 100),
+    ("workers", 1, 256),
+    ("capture_percent", 0, 100),
 )
 
 
@@ -49,6 +51,10 @@ class HostingConfig:
         Of a transform job: MiB in one request, and requests at once; 100 MiB together.
     max_runtime_s : int
         Of a transform job; the worst case of its cost rests on it.
+    workers : int
+        Processes of a container, each with all of the model.
+    capture_percent : int
+        Share of an endpoint's requests that SageMaker keeps with their answers; 0 keeps none.
     """
 
     image: str = ""
@@ -66,6 +72,8 @@ class HostingConfig:
     max_payload_mb: int = 6
     max_concurrent: int = 4
     max_runtime_s: int = 3600
+    workers: int = 1
+    capture_percent: int = 0
 
     def __post_init__(self) -> None:
         for name, low, high in _RANGES:
@@ -100,6 +108,21 @@ def check_hostable(config: HostingConfig) -> None:
             "[hosting] lacks image: build docker/serve.Dockerfile, push it to ECR, and set "
             "hosting.image, or TRADEML_HOSTING__IMAGE"
         )
+
+
+def capture_config(config: HostingConfig, uri: str, kms_key: str) -> dict[str, Any]:
+    """Return the ``DataCaptureConfig`` of an endpoint, below an address in S3."""
+    found: dict[str, Any] = {
+        "EnableCapture": True,
+        "InitialSamplingPercentage": config.capture_percent,
+        "DestinationS3Uri": uri,
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {
+            "CsvContentTypes": ["text/csv"],
+            "JsonContentTypes": ["application/json", "application/jsonlines"],
+        },
+    }
+    return {**found, "KmsKeyId": kms_key} if kms_key else found
 
 
 def deployment_config(config: HostingConfig) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trademl.aws.budget import Estimate
 from trademl.aws.kinds import KINDS
 from trademl.aws.plan import JobPlan
 from trademl.ledger import Ledger, tables
+
+if TYPE_CHECKING:
+    from trademl.aws.transform import TransformPlan
 
 
 def record_job(
@@ -27,26 +31,59 @@ def record_job(
         The training jobs that it consisted of, with their ``billable_s``.
     """
     config = plan.place.config
-    key = (config.region, plan.name)
-    known = ledger.get(tables.CloudJob, key)
     billed = [int(job["billable_s"]) for job in jobs if job.get("billable_s") is not None]
-    ledger.record(
-        tables.CloudJob(
-            region=config.region,
-            name=plan.name,
-            created_at=known.created_at if known else described["CreationTime"],
-            kind=plan.kind,
-            study_id=plan.study_id,
-            image=plan.place.image,
-            instance_type=config.instance_type,
-            instance_count=config.instance_count,
-            status=KINDS[plan.kind].status(described),
-            failure=described.get("FailureReason"),
-            worst_case_usd=estimate.usd if estimate else known and known.worst_case_usd,
-            usd_per_hour=estimate.usd_per_hour if estimate else known and known.usd_per_hour,
-            billable_s=sum(billed) if billed else known and known.billable_s,
-        )
+    job = tables.CloudJob(
+        region=config.region,
+        name=plan.name,
+        created_at=described["CreationTime"],
+        kind=plan.kind,
+        study_id=plan.study_id,
+        image=plan.place.image,
+        instance_type=config.instance_type,
+        instance_count=config.instance_count,
+        status=KINDS[plan.kind].status(described),
+        failure=described.get("FailureReason"),
+        billable_s=sum(billed) if billed else None,
     )
+    _write(ledger, job, estimate)
+
+
+def record_transform(
+    ledger: Ledger,
+    plan: TransformPlan,
+    described: Mapping[str, Any],
+    *,
+    estimate: Estimate | None = None,
+) -> None:
+    """Write a transform job as `record_job` does; it is billed from its start to its end."""
+    began, ended = (described.get(f"Transform{word}Time") for word in ("Start", "End"))
+    job = tables.CloudJob(
+        region=plan.aws.region,
+        name=plan.name,
+        created_at=described["CreationTime"],
+        kind="transform",
+        model_id=plan.model.artifact_id,
+        image=plan.model.image,
+        instance_type=plan.hosting.instance_type,
+        instance_count=plan.hosting.instance_count,
+        status=described["TransformJobStatus"],
+        failure=described.get("FailureReason"),
+        billable_s=math.ceil((ended - began).total_seconds()) if began and ended else None,
+    )
+    _write(ledger, job, estimate)
+
+
+def _write(ledger: Ledger, job: tables.CloudJob, estimate: Estimate | None) -> None:
+    """Write a job; what is not known now stays as it was known before."""
+    known = ledger.get(tables.CloudJob, (job.region, job.name))
+    if estimate is not None:
+        job.worst_case_usd, job.usd_per_hour = estimate.usd, estimate.usd_per_hour
+    elif known is not None:
+        job.worst_case_usd, job.usd_per_hour = known.worst_case_usd, known.usd_per_hour
+    if known is not None:
+        job.created_at = known.created_at
+        job.billable_s = known.billable_s if job.billable_s is None else job.billable_s
+    ledger.record(job)
 
 
 def list_jobs(ledger: Ledger) -> list[dict[str, Any]]:
@@ -63,6 +100,7 @@ def list_jobs(ledger: Ledger) -> list[dict[str, Any]]:
             "kind": row.kind,
             "status": row.status,
             "study_id": row.study_id,
+            "model_id": row.model_id,
             "created_at": row.created_at.isoformat(),
             "instance_type": row.instance_type,
             "instance_count": row.instance_count,

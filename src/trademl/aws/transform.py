@@ -20,10 +20,12 @@ from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.kinds import FINISHED, JobKind
 from trademl.aws.names import TRAINING_LIMIT, attempt_name, check_name
 from trademl.aws.prices import PriceTable
+from trademl.aws.records import record_transform
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.aws.upload import upload_files
 from trademl.errors import CloudError, ConfigError
 from trademl.etl.tables import TableFormat, format_of
+from trademl.ledger import Ledger
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, storage_errors
 from trademl.store.identity import artifact_id, digest_file
@@ -213,6 +215,7 @@ def run_transform(
     max_cost_usd: float | None = None,
     wait: bool = True,
     retry: bool = False,
+    ledger: Ledger | None = None,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
@@ -223,6 +226,8 @@ def run_transform(
     ----------
     folder : Path
         Takes ``<name>.jsonl`` for each file.
+    ledger : Ledger, optional
+        Keeps the job with its price, as it keeps training jobs.
 
     Raises
     ------
@@ -233,15 +238,19 @@ def run_transform(
     progress = progress or Silent()
     clients = open_clients(plan.aws.region)
     plan, described = _take_up(plan, clients, retry=retry)
+    estimate = None
     if described is None:
         estimate = estimate_transform(plan, prices)
         progress.step("cost", str(estimate))
         check_budget(estimate, max_cost_usd or plan.aws.max_cost_usd)
         progress.done()
         _start(plan, clients, progress)
+        described = _describe(plan, clients)
+    _record(ledger, plan, described, estimate)
     if not wait:
-        return Transformed(plan.name, KIND.status(_describe(plan, clients)))
+        return Transformed(plan.name, KIND.status(described))
     described = _wait(plan, clients, progress, sleep, clock)
+    _record(ledger, plan, described, None)
     if KIND.status(described) != "Completed":
         reason = " ".join(str(described.get("FailureReason", "SageMaker gives no reason")).split())
         raise CloudError(
@@ -249,6 +258,16 @@ def run_transform(
             "CloudWatch under /aws/sagemaker/TransformJobs; mend it and run again with --retry"
         )
     return Transformed(plan.name, "Completed", _fetch(plan, clients, folder, progress))
+
+
+def _record(
+    ledger: Ledger | None,
+    plan: TransformPlan,
+    described: Mapping[str, Any],
+    estimate: Estimate | None,
+) -> None:
+    if ledger is not None:
+        record_transform(ledger, plan, described, estimate=estimate)
 
 
 def _form(path: Path) -> tuple[TableFormat, str]:

@@ -53,7 +53,7 @@ def jobs(workspace: options.Workspace = None, json: options.Json = False) -> Non
         found = list_jobs(session.workspace.ledger)
     lines = [
         f"{j['name']:<32} {j['kind']:<9} {j['status']:<11} {j['region']:<15} {_usd(j['cost_usd'])}"
-        f"  {j['study_id']}"
+        f"  {j['study_id'] or j['model_id']}"
         for j in found
     ]
     emit({"jobs": found}, as_json=json, lines=lines or ["no job yet: trademl train --on sagemaker"])

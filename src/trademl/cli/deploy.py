@@ -94,6 +94,7 @@ def _start(
         standing = current_deployment(deployment.endpoint, opened.ledger)
         model = load_binary_model(opened.store.get(standing.model_id).file("model.tar.gz"))
         command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
+        command += ["--log-format", "text"]  # whose first line says where it listens
         command += ["--endpoint", standing.endpoint, "--workspace", str(opened.root)]
         if config is not None:
             command += ["--config", str(config.resolve())]
@@ -152,6 +153,10 @@ def sagemaker(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the requests as JSON and send nothing.")
     ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say how the endpoint is.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Delete the endpoint: it costs nothing any more.")
+    ] = False,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -164,6 +169,11 @@ def sagemaker(
     from trademl.aws.prices import load_prices
     from trademl.cli.predict import chosen_model
 
+    if dry_run + status + stop > 1:
+        raise typer.BadParameter("--dry-run, --status and --stop exclude each other")
+    if status or stop:
+        _ask_endpoint(config, workspace, stop=stop, as_json=json)
+        return
     with open_session(config, workspace) as session, session.workspace.lock():
         store, ledger, strategy = (
             session.workspace.store,
@@ -191,6 +201,37 @@ def sagemaker(
         f"  smoke prediction: {deployed.score:.6f}, as the model scores here",
     ]
     emit(result, as_json=json, lines=lines)
+
+
+def _ask_endpoint(
+    config: Path | None, workspace: Path | None, *, stop: bool, as_json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from trademl.aws.hosted import sagemaker_status, stop_on_sagemaker
+
+    with open_session(config, workspace) as session, session.workspace.lock():
+        strategy, ledger = session.strategy, session.workspace.ledger
+        found = (
+            stop_on_sagemaker(
+                strategy.aws,
+                strategy.hosting,
+                ledger,
+                strategy=strategy.name,
+                progress=session.progress,
+            )
+            if stop
+            else sagemaker_status(strategy.aws, strategy.hosting, strategy=strategy.name)
+        )
+    said = "deleted" if stop else found.status
+    lines = [
+        f"{found.endpoint}: {said}" + (f" ({found.reason})" if found.reason else ""),
+        *(
+            f"  {v['name']}: {v['instances']} machines, weight {v['weight']}"
+            for v in found.variants
+        ),
+    ]
+    emit({**asdict(found), "status": said}, as_json=as_json, lines=lines)
 
 
 @app.command("ec2")

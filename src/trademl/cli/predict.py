@@ -24,7 +24,7 @@ def predict(
         list[Path],
         typer.Argument(
             help="RecordIO (.recordio) or CSV without a header. With --batch several, of Parquet "
-            "too, or .gz; labels in them are left out."
+            "or captured requests (.jsonl) too, or .gz; labels in them are left out."
         ),
     ],
     url: Annotated[str, typer.Option(help="Where the server is.")] = "http://127.0.0.1:8080",
@@ -164,6 +164,7 @@ def _transform(
         max_cost_usd=flags.max_cost,
         wait=flags.wait,
         retry=flags.retry,
+        ledger=session.workspace.ledger,
         progress=session.progress,
     )
     files = [str(path) for path in done.files]

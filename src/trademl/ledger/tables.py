@@ -133,15 +133,16 @@ class Trial(Base):
 
 
 class CloudJob(Base):
-    """A training or tuning job on SageMaker, from the moment it was started."""
+    """A training, tuning or transform job on SageMaker, from the moment it was started."""
 
     __tablename__ = "cloud_jobs"
 
     region: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime]
-    kind: Mapped[str]  # training | tuning
-    study_id: Mapped[str]  # no foreign key: the study comes when the job has ended
+    kind: Mapped[str]  # training | tuning | transform
+    study_id: Mapped[str | None]  # no foreign key: the study comes when the job has ended
+    model_id: Mapped[str | None]  # of a transform job
     image: Mapped[str] = mapped_column(Text)
     instance_type: Mapped[str]
     instance_count: Mapped[int]

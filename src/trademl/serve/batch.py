@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from trademl.errors import ConfigError, DataError
 from trademl.etl.row_blocks import feature_blocks
 from trademl.ports import Progress, Silent
+from trademl.serve.capture_file import captured_rows
 from trademl.serve.prediction_file import ENDINGS, OutputFormat, prediction_writer
 from trademl.serve.served import Scores
 from trademl.store.artifacts import storage_errors, write_atomically
 from trademl.train.model import LinearModel, Model
 
 MANIFEST = "predictions.json"
+CAPTURED = ".jsonl"  # requests that a server has captured
 Floats = NDArray[np.float32]
 Block = TypeVar("Block")
 
@@ -69,7 +71,8 @@ def predict_files(
     model_id : str
         What tells this model from others.
     paths : sequence of Path
-        See `trademl.etl.row_blocks.feature_blocks`.
+        See `trademl.etl.row_blocks.feature_blocks`; a file of captured requests (``.jsonl``) has
+        the rows of all of them.
     folder : Path
         Takes ``<name>.jsonl`` and so on, and ``predictions.json``, which lists them.
 
@@ -112,7 +115,11 @@ def score_blocks(model: Model, path: Path) -> Iterator[Scores]:
         As `predict_files`; also where a feature is not a finite number.
     """
     n_before = 0
-    for features_BD in _ahead(feature_blocks(path, model.columns)):
+    if path.suffix == CAPTURED:
+        blocks = captured_rows(path, len(model.columns))
+    else:
+        blocks = feature_blocks(path, model.columns)
+    for features_BD in _ahead(blocks):
         yield _scores(model, features_BD, path, n_before)
         n_before += len(features_BD)
 

@@ -17,8 +17,7 @@ import httptools
 
 from trademl.serve.access import Access
 from trademl.serve.ladder import LONGEST_S
-from trademl.serve.messages import Answer, Request, failure
-from trademl.serve.provenance import ID_HEADERS
+from trademl.serve.messages import ID_HEADERS, Answer, Request, failure, identified
 from trademl.serve.settings import ServerConfig
 from trademl.serve.turns import Turns
 from trademl.serve.wants import ATTRIBUTES, HEADERS
@@ -50,6 +49,7 @@ class Shared:
     handler: Callable[[Request], Answer | asyncio.Future[Answer]]
     access: Access
     turns: Turns
+    on_refused: Callable[[Request, Answer], None] | None = None
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
 
@@ -240,6 +240,12 @@ class Connection(asyncio.Protocol):
         if self._is_over or self._is_deaf:
             return
         is_head = self._method == "HEAD"
+        refused = Request(
+            self._method, self._path, headers=self._headers, arrived_s=self._arrived_s
+        )
+        answer = identified(answer, refused)
+        if self._shared.on_refused is not None:
+            self._shared.on_refused(refused, answer)
         framing = _Framing(
             is_last=True, is_head=is_head, attributes=self._headers.get(ATTRIBUTES), lingers=True
         )

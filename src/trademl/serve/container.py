@@ -6,6 +6,7 @@
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
 ``TRADEML_MODEL_ID``           what answers call the model
 ``TRADEML_MODEL_MODE``         ``live`` or ``shadow``; live only if accepted where it is not set
+``TRADEML_EMF``                ``off``: no figures for CloudWatch in the log
 ============================== ====================================================================
 """
 
@@ -19,11 +20,10 @@ from typing import cast
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.model_pool import ModelFile
 from trademl.serve.served import Mode
-from trademl.serve.settings import MAX_BODY_MIB, MIB, ServerConfig
+from trademl.serve.settings import EMF_S, EVERYWHERE, MAX_BODY_MIB, MIB, ServerConfig
 from trademl.serve.strategies import ServedStrategy
 
 MODEL_DOCUMENT = "model.json"
-EVERYWHERE = "0.0.0.0"  # noqa: S104  # only the platform reaches a container
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> Cont
         max_body_bytes=min(max(int(payload), 1), MAX_BODY_MIB) * MIB,
         is_open=True,
         model_folder=root / "models" if is_multi_model else None,
+        emf_s=None if environ.get("TRADEML_EMF", "").lower() == "off" else EMF_S,
     )
     if is_multi_model:
         return ContainerServing((), config)

@@ -125,6 +125,15 @@ def deploy(
     return new
 
 
+def retire(endpoint: str, ledger: Ledger) -> None:
+    """Note that nothing answers at an endpoint any more."""
+    now = datetime.now(UTC)
+    with ledger.session() as session:
+        standing = select(tables.Deployment).filter_by(endpoint=endpoint, retired_at=None)
+        for deployment in session.scalars(standing):
+            deployment.retired_at = now
+
+
 def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
     """Return what stands behind an endpoint: the live model, else the one in shadow mode.
 

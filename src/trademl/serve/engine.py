@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,14 +12,21 @@ from typing import Any
 from trademl.errors import ConfigError, ServeError
 from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
+from trademl.serve.capture import Capture
+from trademl.serve.capture_sinks import open_sink
+from trademl.serve.emf import Reporter
 from trademl.serve.event_writer import Event, EventKind, EventWriter
 from trademl.serve.following import Follower, Newest
-from trademl.serve.handler import Handler
+from trademl.serve.handler import Handler, Reply
 from trademl.serve.live_strategy import LiveStrategy, Machine, ModelChange, TierChange
+from trademl.serve.messages import Answer, Request
 from trademl.serve.metrics import CONTENT_TYPE, exposition
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
 from trademl.serve.multi_model import MultiModel
+from trademl.serve.observing import Observed, Observer
+from trademl.serve.peers import Peers
 from trademl.serve.placement import CPU
+from trademl.serve.request_log import RequestLog
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.shares import Quota, Shares
@@ -76,20 +83,39 @@ class Engine:
         )
         self._asked = tuple(strategies)
         self._live: dict[str, LiveStrategy] = {}
+        self._observed: Observed | None = None
+        number = None if config.worker is None else config.worker.number
+        self._reporter = Reporter(lambda: self._live, number)
+        self._peers = None if config.worker is None else Peers(config.worker, self._metrics)
 
     @property
     def turns(self) -> Turns:
         """The clock of the loop."""
         return self._machine.turns
 
-    async def start(self) -> Handler:
+    @property
+    def on_refused(self) -> Callable[[Request, Answer], None] | None:
+        """Shown requests that are answered before they reach the handler; None looks at none."""
+        return None if self._observed is None else self._observed.show
+
+    async def start(self) -> Callable[[Request], Reply]:
         """Load what must be in memory, and return what answers.
 
         Raises
         ------
         StoreError, ServeError
             If a model cannot be read, takes other columns than its ladder, or has no room.
+        ConfigError, CloudError
+            If captured requests cannot go where they should.
         """
+        observers = _observers(self._config)
+        handler = await self._handler()
+        if not observers:
+            return handler
+        self._observed = Observed(handler, handler.name_of, observers)
+        return self._observed
+
+    async def _handler(self) -> Handler:
         number_text.warm_up()
         row_sum.warm_up()
         named = {asked.name: await self._open(asked) for asked in self._asked}
@@ -99,7 +125,12 @@ class Engine:
             multi_model = MultiModel(
                 self._config.model_folder, self._pool, self._open_loaded, self._close
             )
-        return Handler(named, self._config, multi_model=multi_model, metrics=self._metrics)
+        if self._peers is None:
+            return Handler(named, self._config, multi_model=multi_model, metrics=self._show_metrics)
+        await self._peers.listen()
+        return Handler(
+            named, self._config, metrics=self._peers.metrics, complaint=self._peers.complaint
+        )
 
     async def review(self) -> None:
         """Look at the load again and again, until cancelled."""
@@ -114,11 +145,24 @@ class Engine:
         follower = Follower(newest, self._pool, self._on_model, self._config.follow_s)
         await follower.run({asked.name: self._live[asked.name] for asked in self._asked})
 
+    async def report(self, every_s: float) -> None:
+        """Log figures again and again, until cancelled, and then those of the time since."""
+        try:
+            while True:
+                await asyncio.sleep(every_s)
+                self._reporter.report()
+        finally:
+            self._reporter.report()
+
     def close(self) -> None:
         """Let go of the threads; what still waits for one is not computed."""
+        if self._observed is not None:
+            self._observed.close()
         self._loader.shutdown(wait=False, cancel_futures=True)
         for executor in self._executors.values():
             executor.shutdown(wait=False, cancel_futures=True)
+        if self._peers is not None:
+            self._peers.close()
 
     async def _open(self, asked: ServedStrategy) -> LiveStrategy:
         last = self._hold(asked.ladder[-1], is_pinned=True)
@@ -181,9 +225,25 @@ class Engine:
             at_ns = self._machine.wall_ns()
             self._events.put(Event(at_ns, strategy, kind, old, new, reason, facts))
 
+    def _show_metrics(self) -> Reply:
+        content_type, body = self._metrics()
+        return Answer(200, body, content_type)
+
     def _metrics(self) -> tuple[str, bytes]:
-        strategies = list(self._live.values())
-        return CONTENT_TYPE, exposition(strategies, self._pool.used_bytes, self._events)
+        body = exposition(list(self._live.values()), self._pool.used_bytes, self._events)
+        if self._observed is not None:
+            body += "".join(f"{line}\n" for line in self._observed.metrics()).encode()
+        return CONTENT_TYPE, body
+
+
+def _observers(config: ServerConfig) -> list[Observer]:
+    """Return who is to look on."""
+    observers: list[Observer] = []
+    if config.log_per_s is not None:
+        observers.append(RequestLog(config.log_per_s))
+    if config.capture is not None:
+        observers.append(Capture(config.capture, open_sink(config.capture.destination)))
+    return observers
 
 
 def _inside(name: str) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from urllib.parse import unquote
 
 import orjson
 
 from trademl.serve.live_strategy import LiveStrategy
-from trademl.serve.messages import Answer, Request, failure
+from trademl.serve.messages import Answer, Request, failure, identified
 from trademl.serve.multi_model import MultiModel
 from trademl.serve.rows import RequestError, shown
 from trademl.serve.settings import MIB, ServerConfig
@@ -38,7 +39,9 @@ class Handler:
     multi_model : MultiModel, optional
         Models that come and go over HTTP.
     metrics : callable, optional
-        Returns content type and body of all that is measured.
+        Returns the answer that shows all that is measured.
+    complaint : callable, optional
+        Returns what is wrong with the server as a whole; empty if nothing is.
     """
 
     def __init__(
@@ -47,11 +50,12 @@ class Handler:
         config: ServerConfig,
         *,
         multi_model: MultiModel | None = None,
-        metrics: Callable[[], tuple[str, bytes]] | None = None,
+        metrics: Callable[[], Reply] | None = None,
+        complaint: Callable[[], str] = str,
     ) -> None:
         self._strategies = strategies
         self._default = next(iter(strategies.values()), None)
-        self._multi_model, self._metrics = multi_model, metrics
+        self._multi_model, self._complaint = multi_model, complaint
         self._max_payload_mib = max(1, config.max_body_bytes // MIB)
         self._routes: dict[str, Mapping[str, Route]] = {
             "/invocations": {"POST": self._invoke},
@@ -59,7 +63,7 @@ class Handler:
             "/execution-parameters": {"GET": self._execution_parameters},
         }
         if metrics is not None:
-            self._routes["/metrics"] = {"GET": self._show_metrics}
+            self._routes["/metrics"] = {"GET": lambda _: metrics()}
         if multi_model is not None:
             self._routes["/models"] = {"GET": multi_model.show_all, "POST": multi_model.load}
 
@@ -68,13 +72,18 @@ class Handler:
         try:
             routes = self._routes.get(request.path)
             if routes is not None and (route := routes.get(request.method)) is not None:
-                return route(request)
-            return self._answer_elsewhere(request)
+                reply = route(request)
+            else:
+                reply = self._answer_elsewhere(request)
         except RequestError as error:
-            return failure(error.status, str(error))
+            reply = failure(error.status, str(error))
         except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
-            return failure(500, "the server failed to answer: its log says why")
+            said = {"request_id": request.id.decode("latin-1")}
+            _log.exception("%s %s failed", request.method, request.path, extra={"fields": said})
+            reply = failure(500, "the server failed to answer: its log says why")
+        if type(reply) is Answer and reply.status >= 400:
+            return identified(reply, request)
+        return reply
 
     def _answer_elsewhere(self, request: Request) -> Reply:
         routes = self._routes.get(request.path)
@@ -89,7 +98,19 @@ class Handler:
             return failure(405, message, allowed)
         return route(request)
 
+    def name_of(self, request: Request) -> str:
+        """Return which strategy answers a request; empty if none does."""
+        if request.path == "/invocations":
+            try:
+                return self._strategy(request).name
+            except RequestError:
+                return ""
+        _, _, rest = request.path.partition("/models/")
+        return unquote(rest.removesuffix("/invoke")) if request.path.endswith("/invoke") else ""
+
     def _ping(self, _: Request) -> Answer:
+        if complaint := self._complaint():
+            return failure(503, complaint)
         head = b"" if self._default is None else self._default.head
         return Answer(200, content_type="", head=head)
 
@@ -119,8 +140,3 @@ class Handler:
             "MaxPayloadInMB": self._max_payload_mib,
         }
         return Answer(200, orjson.dumps(parameters))
-
-    def _show_metrics(self, _: Request) -> Answer:
-        assert self._metrics is not None  # noqa: S101  (there is no such route without)
-        content_type, body = self._metrics()
-        return Answer(200, body, content_type)

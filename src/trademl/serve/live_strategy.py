@@ -34,7 +34,7 @@ from trademl.serve.ladder import (
     tier_names,
     why_fresh,
 )
-from trademl.serve.messages import Answer, Request, failure
+from trademl.serve.messages import Answer, Request, failure, identified
 from trademl.serve.model_pool import Held, ModelPool
 from trademl.serve.provenance import Provenance, abstention, brief_abstention, decision
 from trademl.serve.rows import RequestError, shown
@@ -145,6 +145,11 @@ class LiveStrategy:
         self._in_flight: dict[tuple[ServedModel, bytes], tuple[Lane, Job]] = {}
         self._row_rate = 0.0
         self._seen = _Seen(machine.turns.now(), 0, [0] * len(self.tiers))
+
+    @property
+    def level(self) -> int:
+        """Tier that is tried first; 0 is the biggest model."""
+        return self.standing.level
 
     @property
     def head(self) -> bytes:
@@ -428,7 +433,8 @@ class LiveStrategy:
     def _settle(self, question: _Question, answer: Answer | asyncio.Future[Answer]) -> None:
         answered = question.answered
         if answered is not None and isinstance(answer, Answer) and not answered.done():
-            answered.set_result(answer)
+            is_error = answer.status >= 400
+            answered.set_result(identified(answer, question.request) if is_error else answer)
 
     def _lane(self, held: Held) -> Lane:
         model = held.model

@@ -5,26 +5,18 @@ Shape letters: N rows.
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from trademl.serve.formats import format_nothing, format_response
-from trademl.serve.messages import Answer, Request, failure
+from trademl.serve.messages import ID_HEADERS, Answer, Request, failure
 from trademl.serve.served import Scores, ServedModel, header_text
 from trademl.serve.wants import ATTRIBUTES, Wants
 
-_INFERENCE_ID = b"x-amzn-sagemaker-inference-id"
-_REQUEST_ID = b"x-request-id"
-ID_HEADERS = frozenset((_INFERENCE_ID, _REQUEST_ID))
 _SAID_OF_ABSTENTION = ID_HEADERS | {b"accept", b"x-trademl-on-abstain", ATTRIBUTES}
-_LONGEST_ID = 64
-_ids = itertools.count(1)
-_process = b"%x-" % (os.getpid() ^ int.from_bytes(os.urandom(4), "big"))
 
 
 class Provenance(NamedTuple):
@@ -57,7 +49,7 @@ def decision(
     notes = {}
     if (note := model.note()) is not None:
         notes["model"] = note
-    request_id = id_of(request)
+    request_id = request.id
     if wants.wants_reasons:
         notes["trademl"] = _in_body(found, model.id, request_id)
     content_type, body = format_response(request.header(b"accept"), scores, notes)
@@ -74,7 +66,7 @@ def abstention(
     request: Request, wants: Wants, found: Provenance, *, is_stale: bool = False
 ) -> Answer:
     """Return the answer without a decision, or the error that the caller asked for instead."""
-    request_id = id_of(request)
+    request_id = request.id
     head = _headers(found, request_id)
     if wants.wants_errors:
         status = 422 if is_stale else 503
@@ -133,12 +125,3 @@ def _in_body(found: Provenance, model_id: str | None, request_id: bytes) -> dict
         "queue_ms": round(found.queue_s * 1000, 3),
         "request_id": request_id.decode("latin-1"),
     }
-
-
-def id_of(request: Request) -> bytes:
-    """Return the request's own id, or a new one."""
-    if not ID_HEADERS.isdisjoint(request.headers):
-        for name in (_INFERENCE_ID, _REQUEST_ID):
-            if given := request.headers.get(name):
-                return given[:_LONGEST_ID]
-    return _process + b"%x" % next(_ids)

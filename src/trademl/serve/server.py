@@ -6,7 +6,6 @@ One thread reads, decides and writes; big models compute in others.
 from __future__ import annotations
 
 import asyncio
-import errno
 import signal
 import ssl
 import threading
@@ -18,23 +17,26 @@ from typing import Any, Protocol, Self
 import uvloop
 
 from trademl.errors import ConfigError, ServeError, TrademlError
+from trademl.serve.accepting import Acceptor
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Connection, Shared
 from trademl.serve.engine import Engine
 from trademl.serve.event_writer import EventWriter
 from trademl.serve.following import Newest
+from trademl.serve.listening import BACKLOG, refused, url_of
 from trademl.serve.served import ServedModel
 from trademl.serve.settings import ServerConfig
 from trademl.serve.strategies import ServedStrategy
 
 __all__ = ["BackgroundServer", "ServedModel", "ServedStrategy", "ServerConfig", "serve"]
 
+Listener = asyncio.Server | Acceptor
 Served = ServedModel | ServedStrategy | Sequence[ServedStrategy]
 
-_BACKLOG = 1024
 _SWEEPS_PER_TIMEOUT = 4
 _LONGEST_SWEEP_S = 1.0
 _IDLE_GRACE_S = 0.1
+_HANDSHAKE_S = 10.0  # of TLS: who is slower holds a connection that is not counted yet
 
 
 def serve(
@@ -185,10 +187,14 @@ class _Life:
         engine = Engine(self._strategies, self._config, self._events)
         try:
             handler = await engine.start()
-            shared = Shared(self._config, handler, self._access, engine.turns)
+            shared = Shared(self._config, handler, self._access, engine.turns, engine.on_refused)
+            if self._config.worker is not None:  # it ends with the process that started it
+                asyncio.get_running_loop().add_reader(self._config.worker.lifeline, stop.set)
             beside = [engine.review()]
             if self._newest is not None:
                 beside.append(engine.follow(self._newest))
+            if self._config.emf_s is not None:
+                beside.append(engine.report(self._config.emf_s))
             await answer_until(stop, shared, self._tls, on_ready, beside)
         finally:
             engine.close()
@@ -206,20 +212,16 @@ async def answer_until(
     listener = None
     try:
         listener = await _listen(shared, tls)
-        on_ready(_url(shared.config, listener, is_tls=tls is not None))
+        port = listener.sockets[0].getsockname()[1]
+        on_ready(url_of(shared.config.host, port, is_https=tls is not None))
         await stop.wait()
         await _drain(listener, shared)
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
         if listener is not None:
             listener.close()
-
-
-def _url(config: ServerConfig, listener: asyncio.Server, *, is_tls: bool) -> str:
-    port = listener.sockets[0].getsockname()[1]
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    return f"{'https' if is_tls else 'http'}://{host}:{port}"
 
 
 def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
@@ -237,21 +239,27 @@ def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
     return context
 
 
-async def _listen(shared: Shared, tls: ssl.SSLContext | None) -> asyncio.Server:
+async def _listen(shared: Shared, tls: ssl.SSLContext | None) -> Listener:
     loop = asyncio.get_running_loop()
-    host, port = shared.config.host, shared.config.port
+    config = shared.config
+    handshake_s = None if tls is None else min(config.read_timeout_s, _HANDSHAKE_S)
+
+    def connect() -> Connection:
+        return Connection(shared)
+
+    if config.worker is not None:
+        return Acceptor(config.worker, connect, shared.connections, tls, handshake_s)
     try:
         return await loop.create_server(
-            lambda: Connection(shared), host, port, backlog=_BACKLOG, ssl=tls
+            connect,
+            config.host,
+            config.port,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=handshake_s,
         )
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            advice = "it is in use: stop the other server or choose another port (0: a free one)"
-        elif error.errno == errno.EACCES:
-            advice = "this user may not: choose a port of 1024 or above"
-        else:
-            advice = f"{error}: choose an address of this machine"
-        raise ServeError(f"cannot listen on {host} port {port}, {advice}") from error
+        raise refused(config.host, config.port, error) from error
 
 
 async def _sweep(shared: Shared) -> None:
@@ -266,7 +274,7 @@ async def _sweep(shared: Shared) -> None:
             connection.expire(now)
 
 
-async def _drain(listener: asyncio.Server, shared: Shared) -> None:
+async def _drain(listener: Listener, shared: Shared) -> None:
     """Accept nothing more, finish the requests in flight, give up on what takes too long."""
     shared.is_draining = True
     listener.close()

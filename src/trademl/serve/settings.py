@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trademl.errors import ConfigError
+from trademl.serve.board import WorkerPlace
+from trademl.serve.capture import CaptureConfig
 
 MIB = 2**20
 MAX_BODY_MIB = 25
+EMF_S = 60.0  # CloudWatch keeps one value a minute
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # of a container, which only its platform reaches
 
 
 @dataclass(frozen=True)
@@ -39,9 +43,9 @@ class ServerConfig:
         How long a stopping server waits for requests in flight; SageMaker kills it after 30 s.
     threads : int
         How many batches of big models one worker computes at once on its processor cores;
-        0 takes one for each core.
+        0 takes one for each core, shared evenly by the workers.
     memory_bytes : int
-        Most memory for models; the least recently used ones are let go of.
+        Most memory for models of one worker; the least recently used ones are let go of.
     token_file : Path, optional
         Tokens of those who may ask; see `trademl.serve.access`.
     is_open : bool
@@ -52,6 +56,14 @@ class ServerConfig:
         How often the server looks whether another model should answer.
     model_folder : Path, optional
         Models may be loaded over HTTP from below it, and from nowhere else.
+    worker : WorkerPlace, optional
+        Set where this process is one of several; host and port are then those of all.
+    log_per_s : float, optional
+        Successes a second that are logged, see `trademl.serve.request_log`; None logs no requests.
+    emf_s : float, optional
+        How often figures are logged for CloudWatch; None never.
+    capture : CaptureConfig, optional
+        Which requests are kept with their answers, and where.
     """
 
     host: str = "127.0.0.1"
@@ -62,7 +74,7 @@ class ServerConfig:
     idle_timeout_s: float = 75.0
     read_timeout_s: float = 60.0
     linger_s: float = 2.0
-    drain_s: float = 30.0
+    drain_s: float = 27.0
     threads: int = 0
     memory_bytes: int = 1024 * MIB
     token_file: Path | None = None
@@ -71,6 +83,10 @@ class ServerConfig:
     tls_key: Path | None = None
     follow_s: float = 1.0
     model_folder: Path | None = None
+    worker: WorkerPlace | None = None
+    log_per_s: float | None = None
+    emf_s: float | None = None
+    capture: CaptureConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings that no server can hold."""
@@ -85,6 +101,9 @@ class ServerConfig:
         self._check("follow_s", self.follow_s > 0, "more than 0")
         for name in ("linger_s", "drain_s", "threads"):
             self._check(name, getattr(self, name) >= 0, "0 or more")
+        for name, least in (("log_per_s", 0.0), ("emf_s", 0.1)):
+            value = getattr(self, name)
+            self._check(name, value is None or value >= least, f"{least:g} or more")
         self._check("memory_bytes", self.memory_bytes > 0, "more than 0")
         self._check_together()
 
@@ -95,6 +114,10 @@ class ServerConfig:
     def _check_together(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert and tls_key go together: give both files, or none")
+        if self.worker is not None and self.model_folder is not None:
+            raise ConfigError(
+                "models that come over HTTP would reach one worker of several: serve with one"
+            )
         if not self.is_open and self.token_file is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host is {self.host}, which others can reach: give a token file, or say that "
@@ -104,7 +127,8 @@ class ServerConfig:
     @property
     def slots(self) -> int:
         """Batches computed at once on the processor."""
-        return self.threads or len(os.sched_getaffinity(0))
+        n_workers = 1 if self.worker is None else self.worker.count
+        return self.threads or max(1, len(os.sched_getaffinity(0)) // n_workers)
 
 
 def is_loopback(host: str) -> bool:

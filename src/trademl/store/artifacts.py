@@ -306,7 +306,7 @@ def storage_errors(where: Path, what: str = "--workspace") -> Iterator[None]:
         if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ENOENT):
             raise StoreError(
                 f"{error.filename or where} cannot be made ({error.strerror}): expected a folder; "
-                "choose another --workspace"
+                f"choose another {what}"
             ) from error
         raise
 

@@ -149,3 +149,21 @@ def test_an_hour_of_a_shadowed_endpoint_counts_both_variants(tmp_path):
 def test_settings_that_sagemaker_would_refuse_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         HostingConfig(**changes)
+
+
+def test_workers_and_data_capture_are_asked_for_in_the_apis_words(sagemaker, tmp_path):
+    model = model_artifact(tmp_path)
+    plain = plan_endpoint(model, AWS, HOSTING, strategy="es", mode="live")
+    hosting = replace(HOSTING, workers=4, capture_percent=20)
+    plan = plan_endpoint(model, AWS, hosting, strategy="es", mode="live")
+
+    container = plan.model_request(plan.model)["PrimaryContainer"]
+    capture = plan.config_request["DataCaptureConfig"]
+    assert faults(sagemaker, plan.requests) == ""
+    assert container["Environment"]["SAGEMAKER_MODEL_SERVER_WORKERS"] == "4"
+    assert (capture["InitialSamplingPercentage"], capture["DestinationS3Uri"]) == (
+        20, AWS.uri("capture"),
+    )  # fmt: skip
+    assert "DataCaptureConfig" not in plain.config_request
+    assert plan.config_name != plain.config_name
+    assert plan.model.name != plain.model.name

@@ -197,3 +197,38 @@ def test_a_disk_that_fills_during_migrations_leaves_no_table_behind(tmp_path, mo
     monkeypatch.undo()
     with small.connect() as connection:
         assert inspect(connection).get_table_names() == []
+
+
+def test_jobs_of_studies_survive_the_way_to_jobs_of_models_and_back(path):
+    from alembic import command
+    from alembic.config import Config
+
+    from trademl.ledger.connections import open_engine
+    from trademl.ledger.schema import MIGRATIONS
+
+    engine = open_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+
+    def move(step, to):
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            step(config, to)
+
+    def add(name, study, model=""):
+        with engine.begin() as connection:
+            connection.exec_driver_sql(
+                f"INSERT INTO cloud_jobs VALUES ('r', '{name}', '2026-01-01', 'k', {study}, 'i', "
+                f"'t', 1, 'Completed', NULL, 1.0, 1.0, 60{model})"
+            )
+
+    move(command.upgrade, "0011")
+    add("training", "'study-1'")
+    move(command.upgrade, "0013")
+    add("transform", "NULL", ", 'model-1'")
+    move(command.downgrade, "0011")
+
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT name, study_id FROM cloud_jobs").fetchall()
+    engine.dispose()
+    assert rows == [("training", "study-1")]

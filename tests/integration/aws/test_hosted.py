@@ -1,0 +1,191 @@
+"""``deploy sagemaker`` and transform jobs from the command line, and what the ledger keeps of both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aws_cases import BUCKET, OWN_IMAGE, REGION, DocumentedServer, RefusalError
+from hosting_cases import HostingService
+from trademl.ledger import Ledger, tables
+from trademl.train.model import load_binary_model
+
+PLACE = f"sagemaker:{REGION}/trademl-es"
+
+
+@pytest.fixture
+def model(run, strategy: Path, store, ledger: Ledger) -> str:
+    """Train a model on the small dataset and make it the champion; return its id."""
+    strategy.write_text(strategy.read_text() + f'[hosting]\nimage = "{OWN_IMAGE}"\n')
+    assert run("train", "--hp", "epochs=2").returncode == 0
+    chosen = json.loads(run("models", "select", "--json").stdout)["id"]
+    ledger.record(
+        tables.Proof(
+            id="proof-1", dataset_id=store.get(chosen).manifest["parents"][1], is_proven=True,
+            evidence={},
+        )
+    )  # fmt: skip
+    reign(ledger, chosen, number=0)
+    return chosen
+
+
+def reign(ledger: Ledger, model: str, *, number: int) -> None:
+    ledger.record(
+        tables.Reign(
+            strategy="es", number=number, model_id=model, from_at=datetime.now(UTC), to_at=None,
+            how="hand", why="test",
+        )
+    )  # fmt: skip
+
+
+def score_of(store, model: str) -> float:
+    loaded = load_binary_model(store.get(model).file("model.tar.gz"))
+    return float(loaded.scores(np.asarray(loaded.mean_D, np.float32)[None])[0])
+
+
+@contextmanager
+def answering(service: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Send SageMaker's operations to a service; S3 goes to moto."""
+    with service.server.running() as server, monkeypatch.context() as patch:
+        for name in ("SAGEMAKER", "SAGEMAKER_RUNTIME"):
+            patch.setenv(f"AWS_ENDPOINT_URL_{name}", server.url)
+        yield
+
+
+def standing(ledger: Ledger) -> list[str]:
+    rows = ledger.rows(tables.Deployment, endpoint=PLACE)
+    return [row.model_id for row in rows if row.retired_at is None]
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_endpoint_is_created_looked_at_left_alone_and_stopped(
+    run, model, store, ledger, monkeypatch
+):
+    service = HostingService(score_of(store, model))
+    with answering(service, monkeypatch):
+        before = json.loads(run("deploy", "sagemaker", "--status", "--json").stdout)
+        created = json.loads(run("deploy", "sagemaker", "--json").stdout)
+        in_ledger = standing(ledger)
+        again = json.loads(run("deploy", "sagemaker", "--json").stdout)
+        status = json.loads(run("deploy", "sagemaker", "--status", "--json").stdout)
+        stopped = json.loads(run("deploy", "sagemaker", "--stop", "--json").stdout)
+        twice = run("deploy", "sagemaker", "--stop")
+
+    assert before["status"] == "none"
+    assert (created["change"], created["mode"], created["model"]) == ("created", "live", model)
+    assert in_ledger == [model]
+    assert again["change"] == "unchanged"
+    assert (status["status"], status["config"]) == ("InService", created["config"])
+    assert status["variants"] == [{"name": "main", "instances": 1, "weight": 1.0}]
+    assert stopped["status"] == "deleted"
+    assert (service.endpoints, service.configs, standing(ledger)) == ({}, {}, [])
+    assert (twice.returncode, twice.stderr.count("\n")) == (1, 1)
+    assert "there is no endpoint trademl-es in eu-west-2: nothing to stop" in twice.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_update_whose_smoke_prediction_fails_goes_back_and_the_ledger_keeps_the_old_model(
+    run, model, store, ledger, monkeypatch
+):
+    service = HostingService(score_of(store, model))
+    with answering(service, monkeypatch):
+        first = json.loads(run("deploy", "sagemaker", "--json").stdout)
+        run("train", "--hp", "epochs=3")
+        other = json.loads(run("models", "select", "--json").stdout)["id"]
+        with ledger.session() as session:
+            session.get(tables.Reign, ("es", 0)).to_at = datetime.now(UTC)
+        reign(ledger, other, number=1)
+        failed = run("deploy", "sagemaker")  # the service goes on scoring as the first model
+        kept = standing(ledger)
+        service.score = score_of(store, other)
+        updated = json.loads(run("deploy", "sagemaker", "--json").stdout)
+
+    assert other != model
+    assert failed.returncode == 1
+    assert "it serves another model" in failed.stderr.splitlines()[-1]
+    assert kept == [model]
+    assert (updated["change"], updated["model"]) == ("updated", other)
+    assert updated["config"] != first["config"]
+    assert standing(ledger) == [other]
+
+
+@pytest.mark.usefixtures("aws")
+def test_an_endpoint_that_is_being_changed_is_not_stopped(run, model, store, ledger, monkeypatch):
+    service = HostingService(score_of(store, model))
+    with answering(service, monkeypatch):
+        run("deploy", "sagemaker")
+        service.endpoints["trademl-es"]["state"] = "RollingBack"
+        done = run("deploy", "sagemaker", "--stop")
+
+    assert done.returncode == 1
+    assert "endpoint trademl-es is RollingBack: wait for its end" in done.stderr
+    assert standing(ledger) == [model]
+
+
+class Transforms:
+    """An account's transform jobs: done at the second look, billed for two and a half minutes."""
+
+    def __init__(self, s3: Any) -> None:
+        self.s3, self.jobs, self.looks = s3, {}, 0
+        self.server = DocumentedServer(
+            {
+                "DescribeModel": self.no_model,
+                "CreateModel": lambda r: {"ModelArn": "arn:aws:sagemaker:eu-west-2:1:model/m"},
+                "CreateTransformJob": self.create,
+                "DescribeTransformJob": self.describe,
+            }
+        )
+
+    def no_model(self, request: dict[str, Any]) -> dict[str, Any]:
+        raise RefusalError("ValidationException", "Could not find model.")
+
+    def create(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.jobs[request["TransformJobName"]] = request
+        output = request["TransformOutput"]["S3OutputPath"].removeprefix(f"s3://{BUCKET}/")
+        self.s3.put_object(Bucket=BUCKET, Key=f"{output}/rows.csv.out", Body=b"{}\n")
+        return {"TransformJobArn": "arn:aws:sagemaker:eu-west-2:1:transform-job/t"}
+
+    def describe(self, request: dict[str, Any]) -> dict[str, Any]:
+        name = request["TransformJobName"]
+        if name not in self.jobs:
+            raise RefusalError("ValidationException", f"Could not find requested job {name}")
+        self.looks += 1
+        found = {**self.jobs[name], "CreationTime": 1.79e9, "TransformJobStatus": "InProgress"}
+        if self.looks > 1:
+            found |= {
+                "TransformJobStatus": "Completed",
+                "TransformStartTime": 1.79e9 + 60, "TransformEndTime": 1.79e9 + 210,
+            }  # fmt: skip
+        return found
+
+
+def test_a_transform_job_is_kept_with_its_cost_as_training_jobs_are(
+    run, model, aws, ledger, monkeypatch, tmp_path
+):
+    import boto3
+
+    (tmp_path / "rows.csv").write_text("1,2,3\n")
+    service = Transforms(boto3.client("s3", region_name=REGION))
+    words = ("predict", "--batch", "rows.csv", "--on", "sagemaker")
+    with answering(service, monkeypatch):
+        left = run(*words, "--no-wait", "--json")
+        (started,) = ledger.rows(tables.CloudJob)
+        done = run(*words, "--json")
+    (row,) = ledger.rows(tables.CloudJob)
+    (shown,) = json.loads(run("aws", "jobs", "--json").stdout)["jobs"]
+
+    assert json.loads(left.stdout)["status"] == started.status == "InProgress"
+    assert json.loads(done.stdout)["job"] == row.name == started.name
+    assert (row.kind, row.model_id, row.study_id) == ("transform", model, None)
+    assert (row.status, row.billable_s, row.worst_case_usd) == (
+        "Completed", 150, started.worst_case_usd,
+    )  # fmt: skip
+    assert (shown["kind"], shown["model_id"]) == ("transform", model)
+    assert row.name in run("aws", "jobs").stdout
