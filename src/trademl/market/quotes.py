@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.market.events import Event
+
 NS_PER_S = 1_000_000_000
 TICKS_AT_ONCE = 16_384
 
@@ -58,6 +60,9 @@ class Quotes:
         Units shown at the touch; nothing fills on a side that shows 0.
     volatility : ndarray of float64, optional
         Volatility of one second as known on each quote: see `market.friction`.
+    events : tuple of Event
+        Splits, dividends and rolls, in order of time, that the prices are adjusted by: see
+        `market.adjustments`. Those of the whole recording, also in a slice of it.
     """
 
     ts_event: NDArray[np.int64]
@@ -72,6 +77,7 @@ class Quotes:
     bid_size: NDArray[np.float64] | None = None
     ask_size: NDArray[np.float64] | None = None
     volatility: NDArray[np.float64] | None = None
+    events: tuple[Event, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ts_event)
@@ -94,8 +100,10 @@ class Quotes:
 
     def slice(self, start: int, stop: int) -> Quotes:
         """Return quotes ``start`` to ``stop`` (exclusive) as views."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut: dict[str, Any] = {n: None if c is None else c[start:stop] for n, c in columns.items()}
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {
+            n: c[start:stop] for n, c in columns.items() if isinstance(c, np.ndarray)
+        }
         return replace(self, **cut)
 
 

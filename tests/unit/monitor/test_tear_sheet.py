@@ -5,7 +5,6 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +16,7 @@ from trademl.backtest.user_strategy import backtest_strategy
 from trademl.errors import ConfigError, StoreError
 from trademl.market.costs import Costs
 from trademl.monitor import tear_sheet
-from trademl.monitor.tear_sheet import monthly, read_sheet, rolling_sharpe, write_tear_sheet
+from trademl.monitor.tear_sheet import monthly, rolling_sharpe, write_tear_sheet
 from trademl.store.artifacts import ArtifactStore
 
 NS_PER_DAY = 86_400 * 1_000_000_000
@@ -163,21 +162,3 @@ def test_a_drawn_curve_keeps_its_lowest_and_its_highest_point(monkeypatch):
 
     assert len(kept) <= 22
     assert {int(equity.argmin()), int(equity.argmax()), 0, 4_999} <= set(kept.tolist())
-
-
-def test_tiers_that_answered_are_told_apart(page_of, tmp_path):
-    page_of(OFTEN)
-    sheet = read_sheet(ArtifactStore(tmp_path / "artifacts").newest("backtest"))
-    n = len(sheet.trades)
-    tier = ["big"] + ["cached"] * (n - 1)
-    place = sheet.trades.column_names.index("tier")
-    served = tear_sheet.Sheet(
-        sheet.artifact, sheet.ts_ns, sheet.equity,
-        sheet.trades.set_column(place, "tier", pa.array(tier)),
-    )  # fmt: skip
-
-    rows = tear_sheet.tier_costs(served)
-
-    assert tear_sheet.tier_costs(sheet) == []
-    assert [(row["tier"], row["n"]) for row in rows] == [("big", 1), ("cached", n - 1)]
-    assert sum(row["pnl"] for row in rows) == pytest.approx(sheet.column("pnl").sum())
