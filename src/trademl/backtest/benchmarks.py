@@ -44,7 +44,7 @@ def always_in(quotes: Quotes, trades: Trades, costs: Costs) -> Trades:
     if not len(trades):
         return run_compiled(quotes, _plain(trades.entry_index, trades.side, trades.size, 1), costs)
     length_ns = max(int(np.median(_held_ns(quotes, trades))), NS_PER_S)
-    every_ns = length_ns + 2 * costs.seen_ns + 1  # an order to leave, and one to enter, travel
+    every_ns = length_ns + 2 * _travel_ns(quotes, costs)  # to leave, and to enter again
     at_ns = np.arange(int(quotes.ts_event[0]), int(quotes.ts_event[-1]), every_ns)
     at = np.unique(np.searchsorted(quotes.ts_event, at_ns))
     side = 1 if 2 * (trades.side > 0).sum() >= len(trades) else -1
@@ -87,7 +87,7 @@ def random_holdings(quotes: Quotes, trades: Trades, costs: Costs, *, seed: int) 
     """
     rng, n, made = np.random.default_rng(seed), len(trades), []
     held_ns = _held_ns(quotes, trades)
-    busy_ns = held_ns + 2 * costs.seen_ns + 1
+    busy_ns = held_ns + 2 * _travel_ns(quotes, costs)
     free_ns = max(int(quotes.ts_event[-1] - quotes.ts_event[0]) - int(busy_ns.sum()), 0) if n else 0
     for _ in range(N_DRAWS if n else 0):
         which = rng.permutation(n)
@@ -97,6 +97,11 @@ def random_holdings(quotes: Quotes, trades: Trades, costs: Costs, *, seed: int) 
         wanted = _plain(at, trades.side[which], trades.size[which], held_ns[which])
         made.append(run_compiled(quotes, wanted, costs))
     return made
+
+
+def _travel_ns(quotes: Quotes, costs: Costs) -> int:
+    """Return how long an order waits for its fill: its latency, and the next quote."""
+    return costs.seen_ns + max(int(np.median(np.diff(quotes.ts_event))), 1)
 
 
 def _held_ns(quotes: Quotes, trades: Trades) -> NDArray[np.int64]:

@@ -191,7 +191,9 @@ def compare(
 @app.command("report")
 def report(
     backtest: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
-    is_opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    is_opened: Annotated[
+        bool, typer.Option("--open", help="Show it in the browser; a picture lies beside it.")
+    ] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture too.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
@@ -204,9 +206,17 @@ def report(
     with open_session(None, workspace, needs_file=False) as session:
         root, store = session.workspace.root, session.workspace.store
         page = write_tear_sheet(
-            backtest, store, root / "reports", png=png, csv=csv, parquet=parquet
+            backtest,
+            store,
+            root / "reports",
+            png=png,
+            csv=csv,
+            parquet=parquet,
+            has_picture=is_opened,
         )
-    emit({"id": str(page)}, as_json=json, lines=[f"report: {page}"])
+    picture = png or (page.with_suffix(".png") if is_opened else None)
+    lines = [f"report: {page}", *([f"picture: {picture}"] if picture else [])]
+    emit({"id": str(page)}, as_json=json, lines=lines)
     if is_opened:
         typer.launch(page.as_uri())
 

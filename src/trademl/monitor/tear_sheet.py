@@ -60,6 +60,7 @@ def write_tear_sheet(
     png: Path | None = None,
     csv: Path | None = None,
     parquet: Path | None = None,
+    has_picture: bool = False,
 ) -> Path:
     """Write the tear sheet of a backtest, and the picture and tables asked for.
 
@@ -71,6 +72,8 @@ def write_tear_sheet(
         Where the page goes; its name is the backtest's.
     png, csv, parquet : Path, optional
         A picture of equity and trades; the trades as a table.
+    has_picture : bool
+        Write the picture beside the page, under its name, where ``png`` names no other place.
 
     Returns
     -------
@@ -93,6 +96,8 @@ def write_tear_sheet(
     require_extra("monitor")
     sheet = read_sheet(_chosen(backtest_id, store))
     page = folder / f"{sheet.artifact.id}.html"
+    if has_picture and png is None:
+        wanted[".png"] = page.with_suffix(".png")
     with storage_errors(folder):
         write_atomically(page, render_sheet(sheet).encode())
     for path in wanted.values():

@@ -162,3 +162,38 @@ def test_a_drawn_curve_keeps_its_lowest_and_its_highest_point(monkeypatch):
 
     assert len(kept) <= 22
     assert {int(equity.argmin()), int(equity.argmax()), 0, 4_999} <= set(kept.tolist())
+
+
+def test_an_artifact_that_is_no_backtest_is_refused(tmp_path):
+    store = ArtifactStore(tmp_path / "artifacts")
+    with store.create("batch-0123456789ab", parents=[], parameters={}):
+        pass
+
+    with pytest.raises(StoreError, match="batch-0123456789ab is no backtest"):
+        write_tear_sheet("batch-0123456789ab", store, tmp_path / "reports")
+
+
+def test_a_picture_lies_beside_the_page_where_it_is_asked_for(page_of, tmp_path):
+    page_of(OFTEN, has_picture=True)
+
+    assert (tmp_path / "reports" / "backtest-0123456789ab.png").is_file()
+
+
+def test_a_replay_shows_what_degradations_and_tiers_cost(page_of, tmp_path):
+    page_of(OFTEN)
+    store = ArtifactStore(tmp_path / "artifacts")
+    told = {
+        "kind": "recorded", "served": 4.0, "ideal": 7.5, "interaction": 0.25,
+        "by": {"latency": 2.25, "smaller tier": 1.0},
+        "tiers": [
+            {"tier": "smallest", "n_answers": 9, "n_trades": 3, "net_pnl": -1.5, "cost": 3.125}
+        ],
+    }  # fmt: skip
+    sheet = tear_sheet.read_sheet(store.newest("backtest"))
+    sheet.artifact.manifest["metrics"]["serving"] = told
+
+    text = tear_sheet.render_sheet(sheet)
+
+    assert "<td>smaller tier</td><td>1</td>" in text
+    assert "<td>smallest</td><td>9</td><td>3</td>" in text
+    assert "<td>3.125</td>" in text
