@@ -79,7 +79,7 @@ def kept(folder):
             '[backtest]\naccount_currency = "USD"\ninstrument_currency = "EUR"',
             "the account is in USD and the instrument in EUR",
         ),
-        ("[backtest]\nmax_gap_s = 0", "max_gap_s is 0, expected more than 0"),
+        ("[backtest]\nmax_gap_s = 0", "max_gap_s is 0.0, expected more than 0"),
         ("[costs]\nlatency_ms = -1", "latency_ms is -1"),
         ("[costs]\nslipage = 1", "did you mean costs.slippage"),
     ],

@@ -52,6 +52,7 @@ from numpy.typing import NDArray
 from trademl.errors import DataError
 from trademl.market.adjustments import payments
 from trademl.market.carry import carried_each
+from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.friction import ASK_SIZE, BID_SIZE, Tape, friction_of, slippage_on, tape_of
 from trademl.market.orders import ExitReason, Orders, Transactions
@@ -511,7 +512,7 @@ def _with_carry(quotes: Quotes, orders: Orders, done: Transactions, costs: Costs
     return replace(done, pnl=done.pnl + carried_each(carry, orders.side, entered_ns, left_ns))
 
 
-@njit(cache=True, nogil=True)
+@fill_kernel
 def _enter(  # type: ignore[no-untyped-def]
     ts,
     bid,
@@ -546,7 +547,7 @@ def _enter(  # type: ignore[no-untyped-def]
         lower_N[n], upper_N[n] = band(side[n], entry_N[n], take_profit[n], stop_loss[n])
 
 
-@njit(cache=True, nogil=True)
+@fill_kernel
 def _leave(  # type: ignore[no-untyped-def]
     ts,
     bid,
