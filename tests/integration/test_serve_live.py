@@ -106,6 +106,7 @@ def test_a_live_run_is_replayed_and_compared_with_its_backtest(project, workspac
         )
         direct = backtest_model(model, costs, store, ledger, config=config, seed=3)
         told = compare(direct.id, live["id"], store, ledger, ticks=opened.ticks)
+        late = compare(played.id, live["id"], store, ledger, ticks=opened.ticks)
         trades = ledger.rows(tables.Trade, backtest_id=played.id)
     serving = played.metrics["serving"]
     assert serving["live_run"] == live["id"]
@@ -115,6 +116,8 @@ def test_a_live_run_is_replayed_and_compared_with_its_backtest(project, workspac
     assert told["one"]["n_trades"] > 0
     assert told["n_alike"] >= told["one"]["n_trades"] - 2  # live came into the window with a trade
     assert told["other"]["n_outside"] > 0
+    assert late["n_paired"] >= told["one"]["n_trades"] - 2
+    assert late["causes"]["missed tick"]["n"] == 0
 
 
 @pytest.mark.slow

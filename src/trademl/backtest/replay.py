@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trademl.backtest.jobs import EQUITY, TRADES, record_backtest, settings_of, write_rows
 from trademl.backtest.live_history import Live, live_at, live_history
@@ -30,7 +29,7 @@ from trademl.backtest.served_answers import (
     modelled_answers,
 )
 from trademl.backtest.serving_costs import Served, as_served, serving_costs
-from trademl.backtest.settings import BacktestConfig
+from trademl.backtest.settings import BacktestConfig, realism
 from trademl.backtest.signals import Signals
 from trademl.errors import DataError
 from trademl.etl.dataset import Split, load_split
@@ -132,12 +131,13 @@ def backtest_replay(
                 span, taken, costs, threshold=0.0, engines=("compiled",), config=config, seed=seed
             )
             trades, equity = ledger_rows(result, span)
-            _tell_tiers(trades, rows.order_id_N, serving.answers)
+            _tell_answers(trades, rows, serving.answers)
             write_rows(draft.path / TRADES, trades, tables.Trade)
             write_rows(draft.path / EQUITY, equity, tables.Equity)
             draft.metrics.update(
                 {
                     **result.metrics,
+                    "realism": realism(costs, config, quotes),  # without the moments of answers
                     "serving": {
                         "kind": kind,
                         "live_run": record.run_id if record else None,
@@ -153,13 +153,14 @@ def backtest_replay(
     return found
 
 
-def _tell_tiers(trades: list[Row], order_id_N: NDArray[np.int64], answers: Answers) -> None:
-    """Write into trades which tier answered, and how late."""
-    place = {order: k for k, order in enumerate(order_id_N.tolist())}
-    tier_N, late_ms = answers.tiers.tolist(), (answers.latency_ns / 1e6).tolist()
+def _tell_answers(trades: list[Row], rows: Split, answers: Answers) -> None:
+    """Write into trades when they were decided, which tier answered, and how late."""
+    place = {order: k for k, order in enumerate(rows.order_id_N.tolist())}
+    as_of_N, tier_N = rows.as_of_N.tolist(), answers.tiers.tolist()
+    late_ms = (answers.latency_ns / 1e6).tolist()
     for row in trades:
         k = place[row["order_id"]]
-        row["tier"], row["latency_ms"] = tier_N[k], late_ms[k]
+        row["decided_at_ns"], row["tier"], row["latency_ms"] = as_of_N[k], tier_N[k], late_ms[k]
 
 
 def _only_deployment(spans: Sequence[Live]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trademl.backtest.jobs import ENGINES, record_result, settings_of, write_result
 from trademl.backtest.run import BacktestResult, backtest
-from trademl.backtest.settings import BacktestConfig
+from trademl.backtest.settings import BacktestConfig, realism
 from trademl.backtest.signal_file import read_signals
 from trademl.backtest.user_strategy import backtest_strategy
 from trademl.ingest.sources import FeedConfig, read_quotes
@@ -81,10 +81,12 @@ def backtest_signals(
     ParityError
         If the engines differ in a trade.
     """
-    quotes, signals = read_signals(file, read_quotes(feed), timezone=feed.timezone)
+    recorded = read_quotes(feed)
+    quotes, signals = read_signals(file, recorded, timezone=feed.timezone)
     result = backtest(
         quotes, signals, costs, threshold=0.0, engines=engines, config=config, seed=seed
     )
+    result.metrics["realism"] = realism(costs, config, recorded)  # without moments between quotes
     parameters = {**settings_of(costs, config), "signals": str(file)}
     return _kept(result, quotes, file, feed, parameters, list(engines), store, ledger, seed)
 
