@@ -137,6 +137,7 @@ def backtest_replay(
             draft.metrics.update(
                 {
                     **result.metrics,
+                    "decided_ns": rows.as_of_N[[0, -1]].tolist(),
                     "realism": realism(costs, config, quotes),  # without the moments of answers
                     "serving": {
                         "kind": kind,
