@@ -28,7 +28,6 @@ from trademl.backtest.callback import Bracket, run_callback
 from trademl.backtest.parity import check_parity
 from trademl.backtest.score_rule import ScoreRule, trade_scores
 from trademl.backtest.signals import Signals
-from trademl.backtest.streaming import trade_scores_of_file
 from trademl.backtest.trades import Trades
 from trademl.errors import ParityError
 from trademl.market.costs import Costs, realistic_costs
@@ -60,6 +59,7 @@ BENCHMARK = Benchmark(
         "trades_identical": {"min": 1},
         "year_in_memory_s": {"max": 2},
         "year_from_parquet_s": {"max": 10},
+        "year_rss_vs_month": {"max": 1.25},
     },
     libraries=("numpy", "numba", "backtrader"),
     peers=("backtesters",),
@@ -84,7 +84,7 @@ def measure(quick: bool) -> Measurement:
         ours = run_ours(quotes, score)
         theirs = run_peers(peer, GRID[:4] if quick else GRID)
         sweep_s, sweep_bytes = run_sweep(arrays, 4 if quick else len(GRID))
-        year = run_year(Path(folder), n_year)
+        year, peak_mb = run_year(Path(folder), n_year)
         notes = [peer.failure] if peer.failure else []
     seconds = {**ours["seconds"], **theirs["seconds"], "sweep": sweep_s, **year}
     identical, differences = compare(ours["trades"], theirs["trades"])
@@ -103,6 +103,8 @@ def measure(quick: bool) -> Measurement:
         "trades_identical": identical,
         "year_in_memory_s": year["year_in_memory"],
         "year_from_parquet_s": year["year_from_parquet"],
+        "year_rss_mb": peak_mb["year"],
+        "year_rss_vs_month": ratio(peak_mb["year"], peak_mb["month"]),
     }
     return Measurement(ratios, seconds, ours["checks"], notes)
 
@@ -227,19 +229,34 @@ def run_sweep(arrays: Path, n_rules: int) -> tuple[Seconds, float]:
     return float(seconds), float(peak)
 
 
-def run_year(folder: Path, n: int) -> dict[str, Seconds]:
+def run_year(folder: Path, n: int) -> tuple[dict[str, Seconds], dict[str, float]]:
+    """Return the seconds of a year in memory and from a file, and the peaks of year and month."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     quotes, score = make_week(n)
-    path = folder / "year.parquet"
     columns = {"ts_event": quotes.ts_event, "bid": quotes.bid, "ask": quotes.ask, "score": score}
-    pq.write_table(pa.table(columns), path, row_group_size=1_000_000)
-    trade_scores_of_file(path, RULE, COSTS, rows=min(n, 100_000))
-    return {
-        "year_in_memory": median(lambda: trade_scores(quotes, score, RULE, COSTS), 3),
-        "year_from_parquet": timed(lambda: trade_scores_of_file(path, RULE, COSTS)),
+    table = pa.table(columns)
+    seconds: dict[str, Seconds] = {
+        "year_in_memory": median(lambda: trade_scores(quotes, score, RULE, COSTS), 3)
     }
+    peak_mb = {}
+    for name, rows in (("month", n // 12), ("year", n)):
+        path = folder / f"{name}.parquet"
+        pq.write_table(table.slice(0, rows), path, row_group_size=1_000_000)
+        seconds[f"{name}_from_parquet"], peak_mb[name] = run_file(path)
+    return seconds, peak_mb
+
+
+def run_file(path: Path) -> tuple[Seconds, float]:
+    """Return the seconds of trading a file, and the peak in MB of a process that did only that."""
+    told = json.dumps({"rule": dataclasses.asdict(RULE), "costs": dataclasses.asdict(COSTS)})
+    script = Path(__file__).with_name("backtest_year.py")
+    done = subprocess.run(
+        [sys.executable, script, path, told], capture_output=True, text=True, check=True
+    )
+    seconds, peak = done.stdout.split()
+    return float(seconds), float(peak) / 1e6
 
 
 # Peers, and the comparison

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from trademl.backtest.replay import backtest_replay
     from trademl.backtest.run import run_backtest
     from trademl.backtest.score_rule import sweep_scores, trade_scores
-    from trademl.backtest.strategy_jobs import backtest_file
+    from trademl.backtest.strategy_jobs import backtest_file, backtest_signals
     from trademl.backtest.walk_forward import backtest_walk_forward
     from trademl.config import Settings, load_settings, open_workspace
     from trademl.etl.adopt import open_dataset
@@ -101,6 +101,7 @@ _HOME = {
     "backtest_model": "backtest.jobs",
     "backtest_paths": "etl.folds",
     "backtest_replay": "backtest.replay",
+    "backtest_signals": "backtest.strategy_jobs",
     "backtest_walk_forward": "backtest.walk_forward",
     "build_bars": "ingest.bar_builds",
     "build_features": "etl.build",

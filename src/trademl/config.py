@@ -223,6 +223,8 @@ def _beside(file: Path, found: dict[str, Setting]) -> dict[str, Setting]:
     quotes = found.get("feed.quotes")
     if quotes is not None and quotes.value != SAMPLE:
         found["feed.quotes"] = Setting(str(file.parent / str(quotes.value)), quotes.source)
+    if (events := found.get("feed.adjustments", Setting("", ""))).value:
+        found["feed.adjustments"] = Setting(str(file.parent / str(events.value)), events.source)
     if isinstance((bars := found.get("allocation.bars", Setting(None, ""))).value, list):
         found["allocation.bars"] = Setting(
             [str(file.parent / str(b)) for b in bars.value], bars.source

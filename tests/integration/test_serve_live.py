@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from running import one_line
+from trademl.backtest.compare import compare
 from trademl.backtest.compiled import run_compiled
+from trademl.backtest.jobs import backtest_model
+from trademl.backtest.replay import backtest_replay
 from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
 from trademl.config import load_settings
@@ -23,7 +26,7 @@ from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import place_orders
 from trademl.ingest.sources import read_quotes
-from trademl.ledger import Ledger
+from trademl.ledger import Ledger, tables
 from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
@@ -94,6 +97,33 @@ def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
 def without_id(left_open):
     """What stood at the end, but for its order's name, which holds the id of the run."""
     return {key: value for key, value in (left_open or {}).items() if key != "order"}
+
+
+def test_a_live_run_is_replayed_and_compared_with_its_backtest(project, workspace, monkeypatch):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    costs, config = strategy.costs, strategy.backtest
+    with Workspace(workspace) as opened:
+        store, ledger = opened.store, opened.ledger
+        live = trade_live(strategy, opened, LiveOptions(trade_refused=True))
+        model = store.get(live["model"])
+        played = backtest_replay(
+            model, costs, store, ledger, kind="recorded", strategy="small", config=config, seed=3
+        )
+        direct = backtest_model(model, costs, store, ledger, config=config, seed=3)
+        told = compare(direct.id, live["id"], store, ledger, ticks=opened.ticks)
+        late = compare(played.id, live["id"], store, ledger, ticks=opened.ticks)
+        trades = ledger.rows(tables.Trade, backtest_id=played.id)
+    serving = played.metrics["serving"]
+    assert serving["live_run"] == live["id"]
+    assert serving["n_abstained"] == 0
+    assert {row.tier for row in trades} == {"biggest"}
+    assert all(row.latency_ms > 0 for row in trades)
+    assert told["one"]["n_trades"] > 0
+    assert told["n_alike"] >= told["one"]["n_trades"] - 2  # live came into the window with a trade
+    assert told["other"]["n_outside"] > 0
+    assert late["n_paired"] >= told["one"]["n_trades"] - 2
+    assert late["causes"]["missed tick"]["n"] == 0
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from trademl.errors import DataError
 from trademl.ingest.replay import export, replay
 from trademl.ingest.simulated import SimulatedMarket, write_simulation
 from trademl.ledger import tables
+from trademl.monitor.tear_sheet import write_tear_sheet
 from trademl.pipeline.strategy import learn_settings
 from trademl.pipeline.workspace import Workspace
 
@@ -97,7 +98,12 @@ def unbroken(folder):
         windows = workspace.ledger.rows(tables.WalkWindow)
         looks = workspace.ledger.rows(tables.Look)
         again = walked(folder, workspace)
-        yield {"found": found, "again": again, "windows": windows, "looks": looks}
+        page = write_tear_sheet(None, workspace.store, folder / "reports")
+        points = workspace.ledger.rows(tables.Equity, backtest_id=found.id)
+        yield {
+            "found": found, "again": again, "windows": windows, "looks": looks,
+            "page": page, "points": points,
+        }  # fmt: skip
 
 
 def test_noise_is_no_edge(unbroken):
@@ -123,6 +129,13 @@ def test_each_window_has_a_row_with_its_model_and_verdict(unbroken):
     assert [(r.number, r.model_id, r.verdict) for r in rows] == [
         (one["number"], one["model"], one["verdict"]) for one in told
     ]
+
+
+def test_its_account_is_a_backtest_of_the_ledger_and_has_a_tear_sheet(unbroken):
+    page = unbroken["page"].read_text()
+    assert unbroken["page"].name == f"{unbroken['found'].id}.html"
+    assert unbroken["found"].metrics["headline"] in page
+    assert len(unbroken["points"]) > 0
 
 
 def test_a_look_reaches_to_the_end_of_what_its_model_traded(unbroken):

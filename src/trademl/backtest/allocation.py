@@ -34,8 +34,8 @@ from trademl.backtest.panel import Panel
 from trademl.errors import DataError
 from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
-from trademl.market.fills import entry_price, exit_touch, later, slippage_on
-from trademl.market.friction import friction_of
+from trademl.market.fills import entry_price, exit_touch, later
+from trademl.market.friction import friction_of, slippage_on
 
 ROOM = 1_024
 NEVER = 2**63 - 1

@@ -20,7 +20,8 @@ from trademl.backtest.compiled import NO_LIMITS, net_of
 from trademl.backtest.limits import GO, REJECTED, Limits, account_for, may_enter, new_account
 from trademl.backtest.trades import Trades, Trips
 from trademl.errors import DataError
-from trademl.market.carry import Carry, financing
+from trademl.market.adjustments import payments
+from trademl.market.carry import Carry
 from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.fills import leave_from, settle_one
@@ -178,7 +179,7 @@ class _Book:
         self.tape, self._friction = tape_of(quotes, costs), friction_of(costs)
         self._market = (*self.tape, self._friction)
         self._costs, self._limits, self._account = costs, limits.numbers, new_account()
-        self._carry = financing(quotes, costs) if carry is None else carry
+        self._carry = payments(quotes, costs) if carry is None else carry
         self._answers: list[Bracket] = []
         self._found: list[list[Any]] = []  # decision, entry, paid, exit, got, reason, units
         self._is_busy, self.next_event = False, NEVER

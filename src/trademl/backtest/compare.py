@@ -7,19 +7,16 @@ price and its exit price. Each part is put down to one cause, so the causes add 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import numpy as np
-
+from trademl.backtest.histories import BEST, History, in_common, read_histories
 from trademl.backtest.pairing import paired
-from trademl.backtest.recordings import recording_of
-from trademl.backtest.trade_rows import TradeRow, rows_of_file, rows_of_ledger
+from trademl.backtest.trade_rows import TradeRow
 from trademl.errors import ConfigError
+from trademl.ingest.tick_store import TickStore
 from trademl.ledger import Ledger
-from trademl.market.quotes import NS_PER_S, Quotes
+from trademl.market.quotes import NS_PER_S
 from trademl.store.artifacts import ArtifactStore
 
 Cause = Literal["signal", "data revision", "latency", "tier", "fill", "missed tick", "costs"]
@@ -29,65 +26,25 @@ DEAR = ("slippage", "slippage_spreads", "slippage_volatility", "impact", "spread
 Parts = dict[Cause, float]
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """One side of a comparison.
-
-    Parameters
-    ----------
-    name : str
-        Id of a backtest, or path of a file.
-    trades : list of TradeRow
-        In order of their entries.
-    settings : mapping
-        The parameters of the backtest; empty where not known.
-    quotes : Quotes, optional
-        What was traded on, where it is known.
-    """
-
-    name: str
-    trades: Sequence[TradeRow]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    quotes: Quotes | None = None
-
-    def costs(self, names: Sequence[str]) -> list[float] | None:
-        """Return some of the costs; None where they are not known."""
-        known = self.settings.get("costs")
-        return None if known is None else [known[name] for name in names]
-
-    def tick(self, at_ns: int) -> tuple[float, float] | None:
-        """Return bid and ask of the last quote of exactly that time, or None."""
-        if self.quotes is None:
-            return None
-        k = int(np.searchsorted(self.quotes.ts_event, at_ns, side="right")) - 1
-        if k < 0 or self.quotes.ts_event[k] != at_ns:
-            return None
-        return float(self.quotes.bid[k]), float(self.quotes.ask[k])
-
-    def touch(self, at_ns: int, side: int) -> float | None:
-        """Return the price at which an order of ``side`` would have filled at a time, or None."""
-        if self.quotes is None:
-            return None
-        k = int(np.searchsorted(self.quotes.ts_event, at_ns, side="right")) - 1
-        price = np.nan if k < 0 else (self.quotes.ask if side > 0 else self.quotes.bid)[k]
-        return None if np.isnan(price) else float(price)
-
-
 def compare(
     one: str,
     other: str,
     store: ArtifactStore,
     ledger: Ledger,
     *,
+    ticks: TickStore | None = None,
     tolerance_s: float = 60.0,
 ) -> dict[str, Any]:
-    """Compare two backtests, or a backtest and the fills of a file, trade by trade.
+    """Compare two backtests, or a backtest and a live run or the fills of a file, trade by trade.
 
     Parameters
     ----------
     one, other : str
-        Ids of backtests of the ledger, or CSV or Parquet files of round trips: see
-        `trademl.backtest.trade_rows.rows_of_file`.
+        Ids of backtests or of live runs of the ledger, or CSV or Parquet files of round trips: see
+        `trademl.backtest.trade_rows.rows_of_file`. With a live run, only the time counts in which
+        both decided.
+    ticks : TickStore, optional
+        Where the recording of a live run may be.
     tolerance_s : float
         How far apart partners may begin.
 
@@ -109,28 +66,14 @@ def compare(
     """
     if not 0 <= tolerance_s < 2**31:
         raise ConfigError(f"the tolerance is {tolerance_s} s, expected 0 or more")
-    sides = [_history(name, store, ledger) for name in (one, other)]
-    for here, there in ((0, 1), (1, 0)):
-        if isinstance(sides[here], Path):
-            known = sides[there].settings if isinstance(sides[there], History) else {}
-            multiplier = float(known.get("costs", {}).get("multiplier", 1.0))
-            rows = rows_of_file(sides[here], multiplier=multiplier)
-            sides[here] = History(str(sides[here]), rows)
+    sides = read_histories(one, other, store, ledger, ticks)
     return compare_histories(*sides, tolerance_s=tolerance_s)
-
-
-def _history(name: str, store: ArtifactStore, ledger: Ledger) -> Any:
-    if (path := Path(name)).is_file():
-        return path
-    trades = rows_of_ledger(ledger, name)
-    artifact = store.find(name)
-    settings = artifact.manifest["parameters"] if artifact else {}
-    return History(name, trades, settings, recording_of(artifact, store) if artifact else None)
 
 
 def compare_histories(one: History, other: History, *, tolerance_s: float = 60.0) -> dict[str, Any]:
     """Compare two histories: see `compare`."""
     tolerance_ns = round(tolerance_s * NS_PER_S)
+    whole, (one, other) = (one, other), in_common(one, other)
     pairs, alone_one, alone_other = paired(one.trades, other.trades, tolerance_ns)
     found: list[tuple[TradeRow | None, TradeRow | None, Parts]] = [
         (one.trades[i], other.trades[j], parts_of(one, other, one.trades[i], other.trades[j]))
@@ -141,16 +84,28 @@ def compare_histories(one: History, other: History, *, tolerance_s: float = 60.0
     of_other = _by_time([(b, cause) for _, b, cause in causes])
     for i in alone_one:
         trade = one.trades[i]
-        found.append((trade, None, {_why_alone(trade, other, of_other): -trade.pnl}))
+        why = _why_alone(trade, one, other, of_other)
+        found.append((trade, None, {why: -trade.pnl}))
     for j in alone_other:
         trade = other.trades[j]
-        found.append((None, trade, {_why_alone(trade, one, of_one): trade.pnl}))
+        found.append((None, trade, {_why_alone(trade, other, one, of_one): trade.pnl}))
     lines = [_line(a, b, parts) for a, b, parts in found if parts]
     lines.sort(key=lambda line: line["at_ns"])
     pnl_one, pnl_other = (sum(row.pnl for row in side.trades) for side in (one, other))
+    n_outside = [len(a.trades) - len(b.trades) for a, b in zip(whole, (one, other), strict=True)]
     return {
-        "one": {"id": one.name, "n_trades": len(one.trades), "net_pnl": pnl_one},
-        "other": {"id": other.name, "n_trades": len(other.trades), "net_pnl": pnl_other},
+        "one": {
+            "id": one.name,
+            "n_trades": len(one.trades),
+            "net_pnl": pnl_one,
+            "n_outside": n_outside[0],
+        },
+        "other": {
+            "id": other.name,
+            "n_trades": len(other.trades),
+            "net_pnl": pnl_other,
+            "n_outside": n_outside[1],
+        },
         "difference": pnl_other - pnl_one,
         "n_paired": len(pairs),
         "n_alike": sum(not parts for _, _, parts in found),
@@ -254,7 +209,8 @@ def _why_units(one: History, other: History) -> Cause:
 
 
 def _why_entry(one: History, other: History, a: TradeRow, b: TradeRow) -> Cause:
-    if a.tier != b.tier and a.tier and b.tier:
+    tiers = one.tier(a), other.tier(b)
+    if None not in tiers and tiers[0] != tiers[1]:
         return "tier"
     if a.decided_at_ns != b.decided_at_ns and a.decided_at_ns and b.decided_at_ns:
         return _tick_or(one, other, a.decided_at_ns, b.decided_at_ns, "signal")
@@ -297,9 +253,14 @@ def _by_time(trades: list[tuple[TradeRow, Cause | None]]) -> list[tuple[TradeRow
 
 
 def _why_alone(
-    trade: TradeRow, there: History, others: list[tuple[TradeRow, Cause | None]]
+    trade: TradeRow,
+    here: History,
+    there: History,
+    others: list[tuple[TradeRow, Cause | None]],
 ) -> Cause:
     """Return why the other side has no such trade."""
+    if there.decided and trade.decided_at_ns and (why := _why_not(trade.decided_at_ns, there)):
+        return why
     if there.quotes is not None and trade.decided_at_ns and there.tick(trade.decided_at_ns) is None:
         return "missed tick"
     at = bisect_right(others, trade.seen_ns, key=lambda pair: pair[0].seen_ns) - 1
@@ -307,7 +268,18 @@ def _why_alone(
         row, cause = others[at]
         if cause and trade.seen_ns < row.closed_at_ns:
             return cause
-    return "signal"
+    return "tier" if here.tier(trade) not in (None, BEST) else "signal"
+
+
+def _why_not(at_ns: int, run: History) -> Cause | None:
+    """Return why a live run did not trade on a quote; None where it was in a position."""
+    if (said := run.decided.get(at_ns)) is None:
+        return "missed tick"
+    if said.outcome == "busy":
+        return None
+    if said.outcome in ("order", "rejected"):  # sent, and not filled, or not for good yet
+        return "fill"
+    return "signal" if said.tier == BEST else "tier"
 
 
 def _settings_that_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -22,7 +22,8 @@ from numba import njit
 from trademl.backtest.limits import GO, REJECTED, Limits, account_for, may_enter, new_account
 from trademl.backtest.signals import Signals, check_signals
 from trademl.backtest.trades import Trades, Trips
-from trademl.market.carry import Carry, carried, financing
+from trademl.market.adjustments import payments
+from trademl.market.carry import Carry, carried
 from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.fills import settle_one
@@ -134,7 +135,7 @@ def run_compiled(
     Causal: a trade reads quotes from its decision to its exit and none after.
     """
     check_signals(quotes, signals)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     orders = signals.orders
     rows, index, price, reason, units, rejected, halted = _settle_in_turn(
         *tape_of(quotes, costs),

@@ -81,24 +81,27 @@ def _lineage(
             return None
         return _columns(row, *names)
 
-    if backtest.model_id is None:
+    model_id, dataset_id = backtest.model_id, backtest.dataset_id
+    if model_id is None and (window := _window(backtest, trade, ledger)) is not None:
+        model_id = window.model_id
+        of_window = ledger.get(tables.Model, model_id)
+        dataset_id = of_window.dataset_id if of_window else None
+    if model_id is None:
         missing.append("model, dataset and batch: a strategy file decided, no model")
         signal = {"score": trade.score, "threshold": None, "prediction": None}
         nothing = dict.fromkeys(("deployment", "model", "study", "dataset", "proof", "batch"))
         return {"signal": signal, **nothing}
-    model = find("model", tables.Model, backtest.model_id, "id", "status", "verdict",
+    model = find("model", tables.Model, model_id, "id", "status", "verdict",
                  "threshold", "trial_number", "study_id", "dataset_id", "path")  # fmt: skip
     study = find("study", tables.Study, model and model["study_id"])
     if study and model:
         trial = (study["id"], model["trial_number"])
         study["trial"] = find("trial", tables.Trial, trial, "number", "hyperparameters", "metrics")
-    dataset = find("dataset", tables.Dataset, backtest.dataset_id, "id", "batch_id", "facts",
+    dataset = find("dataset", tables.Dataset, dataset_id, "id", "batch_id", "facts",
                    "path")  # fmt: skip
-    proofs = ledger.rows(tables.Proof, dataset_id=backtest.dataset_id)
+    proofs = ledger.rows(tables.Proof, dataset_id=dataset_id)
     if not proofs:
-        missing.append(
-            f"a proof that {backtest.dataset_id} reads no future: trademl features verify"
-        )
+        missing.append(f"a proof that {dataset_id} reads no future: trademl features verify")
     deployment = None
     if backtest.deployment_id is not None:
         deployment = find("deployment", tables.Deployment, backtest.deployment_id)
@@ -119,6 +122,17 @@ def _lineage(
         "proof": _columns(proofs[-1], "id", "is_proven", "evidence") if proofs else None,
         "batch": find("batch", tables.Batch, dataset and dataset["batch_id"]),
     }
+
+
+def _window(
+    backtest: tables.Backtest, trade: tables.Trade, ledger: Ledger
+) -> tables.WalkWindow | None:
+    """Return the window of a walk-forward whose model decided a trade, if it is one."""
+    at_ns = trade.opened_at_ns if trade.decided_at_ns is None else trade.decided_at_ns
+    for window in ledger.rows(tables.WalkWindow, walk_forward_id=backtest.id):
+        if window.traded_from_ns <= at_ns <= window.traded_to_ns and window.model_id:
+            return window
+    return None
 
 
 def _prediction(

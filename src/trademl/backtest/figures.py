@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from trademl.backtest.trades import Trades
 from trademl.market.costs import Costs
 from trademl.market.friction import SECONDS_PER_DAY
 from trademl.market.quotes import NS_PER_S, Quotes
-from trademl.stats.resampling import intervals
+from trademl.stats.resampling import Figures, intervals
 from trademl.stats.sharpe import (
     deflated_sharpe_ratio,
     probabilistic_sharpe_ratio,
@@ -110,6 +110,108 @@ def _drawdown(value_T: NDArray[np.float64]) -> tuple[float, int]:
     return float(below.min()), int((k - at_peak).max())
 
 
+@dataclass(frozen=True, slots=True)
+class OfTrades:
+    """What figures of trades read of them; arrays of shape (N,).
+
+    Parameters
+    ----------
+    pnl_N : ndarray of float64
+        Profit after all costs.
+    value_N : ndarray of float64
+        Money bought and sold.
+    held_s_N : ndarray of float64
+        How long each was held.
+    shown_N : ndarray of float64, optional
+        Units that each entry found shown.
+    span_s, capital : float
+        Length of the recording, and what returns are measured against.
+    """
+
+    pnl_N: NDArray[np.float64]
+    value_N: NDArray[np.float64]
+    held_s_N: NDArray[np.float64]
+    shown_N: NDArray[np.float64] | None
+    span_s: float
+    capital: float
+
+    def take(self, rows: NDArray[np.int64]) -> OfTrades:
+        """Return some of the trades, in another order perhaps."""
+        return replace(
+            self,
+            pnl_N=self.pnl_N[rows],
+            value_N=self.value_N[rows],
+            held_s_N=self.held_s_N[rows],
+            shown_N=None if self.shown_N is None else self.shown_N[rows],
+        )
+
+    def figures(self) -> dict[str, float | None]:
+        """Return average trade, hit rate, profit factor, exposure, turnover and capacity.
+
+        ``exposure`` is the share of the span spent in a position, ``turnover_per_year`` the money
+        bought and sold in a year as a multiple of the capital, ``capacity_units`` the units that
+        nine of ten entries found shown.
+        """
+        n, span_s = len(self.pnl_N), self.span_s
+        lost = float(-self.pnl_N[self.pnl_N < 0].sum())
+        won = float(self.pnl_N[self.pnl_N > 0].sum())
+        a_year = SECONDS_PER_YEAR / span_s if span_s else 0.0
+        shown = self.shown_N
+        return {
+            "average_trade": float(self.pnl_N.mean()) if n else None,
+            "hit_rate": float((self.pnl_N > 0).mean()) if n else None,
+            "profit_factor": won / lost if lost else None,
+            "exposure": float(self.held_s_N.sum()) / span_s if span_s else None,
+            "turnover_per_year": float(self.value_N.sum()) / self.capital * a_year
+            if span_s
+            else None,
+            "capacity_units": float(np.quantile(shown, 0.1)) if shown is not None and n else None,
+        }
+
+
+def trades_of(quotes: Quotes, trades: Trades, costs: Costs, config: BacktestConfig) -> OfTrades:
+    """Return what figures of trades read."""
+    ts, traded = quotes.ts_event, trades.size * (trades.entry_price + trades.exit_price)
+    shown = None
+    if quotes.bid_size is not None and quotes.ask_size is not None:
+        at = trades.entry_index
+        shown = np.where(trades.side > 0, quotes.ask_size[at], quotes.bid_size[at])
+    return OfTrades(
+        trades.pnl,
+        traded * costs.multiplier,
+        (ts[trades.exit_index] - ts[trades.entry_index]) / NS_PER_S,
+        shown,
+        float(ts[-1] - ts[0]) / NS_PER_S if len(ts) else 0.0,
+        config.capital,
+    )
+
+
+def sureness_of(value_T: NDArray[np.float64], n_trials: int) -> dict[str, float | None]:
+    """Return the probabilistic Sharpe ratio of returns, and the deflated one after some trials."""
+    found = sharpe_ratio(value_T)
+    return {
+        "probabilistic_sharpe": None if found is None else probabilistic_sharpe_ratio(found),
+        "deflated_sharpe": None if found is None else deflated_sharpe_ratio(found, n_trials),
+    }
+
+
+def plain_figures(
+    quotes: Quotes,
+    trades: Trades,
+    equity_ts_ns: NDArray[np.int64],
+    equity: NDArray[np.float64],
+    costs: Costs,
+    config: BacktestConfig,
+) -> dict[str, float | None]:
+    """Return the value of each of `figures`, for what stands beside a backtest."""
+    returns = returns_of(equity_ts_ns, equity, config.capital)
+    return {
+        **figures_of(returns.value_T, returns.per_year),
+        **trades_of(quotes, trades, costs, config).figures(),
+        **sureness_of(returns.value_T, config.n_trials),
+    }
+
+
 def figures(
     quotes: Quotes,
     trades: Trades,
@@ -126,40 +228,24 @@ def figures(
     -------
     dict
         ``value``, ``low`` and ``high`` (95 %, block bootstrap over returns, and over trades for
-        those of trades) for each figure; beside them the probabilistic and the deflated Sharpe
-        ratio, turnover, capacity and the step of the returns.
+        those of trades) for each figure; beside them the trials that the deflated Sharpe ratio
+        counts, the step of the returns, and their number.
     """
     returns = returns_of(equity_ts_ns, equity, config.capital)
-    by_step = _with_intervals(returns.value_T, lambda v: figures_of(v, returns.per_year), seed=seed)
-    by_trade = _with_intervals(trades.pnl, _figures_of_trades, seed=seed)
-    found = sharpe_ratio(returns.value_T)
-    psr = None if found is None else probabilistic_sharpe_ratio(found)
-    dsr = None if found is None else deflated_sharpe_ratio(found, config.n_trials)
+    of_trades = trades_of(quotes, trades, costs, config)
+    value_T, row_N = returns.value_T, np.arange(len(trades))
+    sure = _with_intervals(value_T, lambda v: sureness_of(v, config.n_trials), seed=seed)
     return {
-        **by_step,
-        **by_trade,
-        "probabilistic_sharpe": psr,
-        "deflated_sharpe": dsr,
+        **_with_intervals(value_T, lambda v: figures_of(v, returns.per_year), seed=seed),
+        **_with_intervals(row_N, lambda rows: of_trades.take(rows).figures(), seed=seed),
+        **sure,
         "n_trials": config.n_trials,
-        "turnover_per_year": _turnover(quotes, trades, costs, config),
-        "capacity_units": capacity(quotes, trades),
         "returns_step_s": returns.step_s,
-        "n_returns": len(returns.value_T),
+        "n_returns": len(value_T),
     }
 
 
-def _figures_of_trades(pnl_N: NDArray[np.float64]) -> dict[str, float | None]:
-    if not len(pnl_N):
-        return dict.fromkeys(("average_trade", "hit_rate", "profit_factor"))
-    lost = float(-pnl_N[pnl_N < 0].sum())
-    return {
-        "average_trade": float(pnl_N.mean()),
-        "hit_rate": float((pnl_N > 0).mean()),
-        "profit_factor": float(pnl_N[pnl_N > 0].sum()) / lost if lost else None,
-    }
-
-
-def _with_intervals(values: NDArray[np.float64], of: Any, *, seed: int) -> dict[str, Any]:
+def _with_intervals(values: NDArray[Any], of: Figures, *, seed: int) -> dict[str, Any]:
     block = max(1, math.ceil(len(values) ** (1 / 3)))
     bounds = intervals(values, of, block_length=block, seed=seed) if len(values) else {}
     told: dict[str, Any] = {}
@@ -167,21 +253,3 @@ def _with_intervals(values: NDArray[np.float64], of: Any, *, seed: int) -> dict[
         low, high = bounds.get(name) or (None, None)
         told[name] = {"value": value, "low": low, "high": high}
     return told
-
-
-def _turnover(quotes: Quotes, trades: Trades, costs: Costs, config: BacktestConfig) -> float | None:
-    """Return the value bought and sold in a year as a multiple of the capital."""
-    span_s = float(quotes.ts_event[-1] - quotes.ts_event[0]) / NS_PER_S if len(quotes) else 0.0
-    if not span_s:
-        return None
-    value = float((trades.size * (trades.entry_price + trades.exit_price)).sum())
-    return value * costs.multiplier / config.capital / span_s * SECONDS_PER_YEAR
-
-
-def capacity(quotes: Quotes, trades: Trades) -> float | None:
-    """Return the units that nine of ten entries would have found shown; None without sizes."""
-    if quotes.bid_size is None or quotes.ask_size is None or not len(trades):
-        return None
-    at = trades.entry_index
-    found = np.where(trades.side > 0, quotes.ask_size[at], quotes.bid_size[at])
-    return float(np.quantile(found, 0.1))

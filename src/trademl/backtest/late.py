@@ -40,7 +40,7 @@ def _with_moments(quotes: Quotes, where: NDArray[np.int64], moment: NDArray[np.i
     columns: dict[str, Any] = {}
     for field in fields(Quotes):
         column = getattr(quotes, field.name)
-        if column is not None:
+        if isinstance(column, np.ndarray):
             columns[field.name] = np.insert(column, where, column[where - 1])
     added = where + np.arange(len(where))
     columns["ts_event"][added] = moment

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.market.adjustments import Event, adjust
-from trademl.market.carry import Carry, financing, together
+from trademl.market.adjustments import adjust, payments
+from trademl.market.carry import Carry
 from trademl.market.costs import Costs
+from trademl.market.events import Event
 from trademl.market.quotes import NS_PER_S, Quotes
 
 SIGMA_BARS = 20  # changes of price from which an asset's volatility is known
@@ -127,19 +128,19 @@ def panel_of(
     given = [list(of) for of in events] if events is not None else [[] for _ in quotes]
     if len(given) != len(quotes):
         raise DataError(f"events of {len(given)} assets for quotes of {len(quotes)}")
-    adjusted = [adjust(q, of, costs) for q, of in zip(quotes, given, strict=True)]
-    usable = [q.is_executable for q, _ in adjusted]
-    times = [q.ts_event[ok] for (q, _), ok in zip(adjusted, usable, strict=True)]
+    adjusted = [adjust(q, of) for q, of in zip(quotes, given, strict=True)]
+    usable = [q.is_executable for q in adjusted]
+    times = [q.ts_event[ok] for q, ok in zip(adjusted, usable, strict=True)]
     if not times or not any(map(len, times)):
         raise DataError("no asset has an executable quote")
     ts_event = np.unique(np.concatenate(times))
     shape = (len(quotes), len(ts_event))
     bid, ask = np.full(shape, np.nan), np.full(shape, np.nan)
     bought, sold = np.zeros(shape), np.zeros(shape)
-    for a, ((q, carry), ok) in enumerate(zip(adjusted, usable, strict=True)):
+    for a, (q, ok) in enumerate(zip(adjusted, usable, strict=True)):
         at = np.searchsorted(ts_event, q.ts_event[ok])
         bid[a, at], ask[a, at] = q.bid[ok], q.ask[ok]
-        held = together(carry, financing(q, costs))
+        held = payments(q, costs)
         bought[a], sold[a] = _paid(ts_event, held, held.bought), _paid(ts_event, held, held.sold)
     return Panel(ts_event, bid, ask, bought, sold)
 

@@ -10,12 +10,14 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 
 
 def recording_of(backtest: Artifact, store: ArtifactStore) -> Quotes | None:
-    """Return the quotes of a backtest's batch, or of its feed; None where they are gone."""
+    """Return the quotes of a backtest's or walk-forward's batch, or of its feed; None if gone."""
     feed, parents = backtest.manifest["parameters"].get("feed"), backtest.manifest["parents"]
     try:
         if feed is not None:
             return read_quotes(FeedConfig(**feed))
-        dataset = store.get(parents[1])
-        return open_batch(store.get(dataset.manifest["parents"][0])).quotes
+        batch = parents[0]
+        if backtest.manifest["kind"] == "backtest":
+            batch = store.get(parents[1]).manifest["parents"][0]
+        return open_batch(store.get(batch)).quotes
     except (TrademlError, IndexError):
         return None

@@ -14,6 +14,7 @@ from trademl.backtest.bar_engine import BARS_ENGINE, Engine, trader_on
 from trademl.backtest.benchmarks import beside, buy_and_hold, mean_of, random_entries
 from trademl.backtest.compiled import NO_LIMITS, run_compiled
 from trademl.backtest.figures import figures
+from trademl.backtest.gaps import before_gap
 from trademl.backtest.limits import Limits
 from trademl.backtest.parity import check_parity
 from trademl.backtest.settings import BacktestConfig, realism
@@ -22,8 +23,9 @@ from trademl.backtest.sizing import sized
 from trademl.backtest.statistics import equity_curve, performance
 from trademl.backtest.trades import Trades
 from trademl.errors import ConfigError, DataError
+from trademl.market.adjustments import payments
 from trademl.market.bars import Bars
-from trademl.market.carry import Carry, financing
+from trademl.market.carry import Carry
 from trademl.market.costs import Costs
 from trademl.market.friction import with_volatility
 from trademl.market.quotes import Quotes
@@ -44,11 +46,12 @@ class BacktestResult:
     equity_ts_ns, equity : ndarray of shape (E,)
         The equity curve: UTC nanoseconds, and quote currency.
     metrics : dict
-        `performance` of the trades with the threshold, the signals counted, the ``engines`` that
-        agreed, under ``baseline`` the performance of taking signals whatever their score, under
-        ``figures`` those of `trademl.backtest.figures`, under ``benchmarks`` the same of what else
-        could have been done, under ``cost_ladder`` the profit at higher costs and under
-        ``realism`` what was real; safe for JSON.
+        `performance` of the trades with the threshold, the signals counted, ``decided_ns``: when
+        the first and the last of them was decided, the ``engines`` that agreed, under ``baseline``
+        the performance of taking signals whatever their score, under ``figures`` those of
+        `trademl.backtest.figures`, under ``benchmarks`` the same of what else could have been
+        done, under ``cost_ladder`` the profit at higher costs, under ``realism`` what was real, and
+        under ``stopped`` what ended it early, or None; safe for JSON.
     """
 
     trades: Trades
@@ -113,8 +116,10 @@ def backtest(
     else:
         chosen = _choose(names)
     refuse_no_liquidity(quotes, costs)
+    quotes, stopped = before_gap(quotes, config)
+    signals = signals.take(signals.orders.quote_index < len(quotes))
     quotes = with_volatility(quotes, costs)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     limits = config.limits(seed)
     every = sized(quotes, signals, costs, config)
     flagged = every.flagged(threshold)
@@ -126,13 +131,15 @@ def backtest(
     baseline = _run("always-in baseline", trade, quotes, every, costs, limits, carry, progress)
     equity_ts_ns, equity = equity_curve(quotes, made[0], every_s, costs)
     draws = random_entries(
-        quotes, every, len(flagged), costs, limits=limits, carry=carry, seed=seed, trade=trade
+        quotes, every, made[0], costs, limits=limits, carry=carry, seed=seed, trade=trade
     )
     holding = buy_and_hold(quotes, costs, config.units, carry=carry)
     metrics = {
         **performance(quotes, made[0], costs),
+        "stopped": stopped,
         "threshold": float(threshold) if signals.threshold is None else None,
         "n_signals": len(signals),
+        "decided_ns": _decided_ns(quotes, signals),
         "n_flagged": len(flagged),
         "engines": list(names),
         "baseline": performance(quotes, baseline, costs),
@@ -143,12 +150,18 @@ def backtest(
             "random_entry": mean_of([beside(quotes, d, costs, config, every_s) for d in draws]),
         },
         "cost_ladder": cost_ladder(quotes, flagged, costs, limits=limits, carry=carry, trade=trade),
-        "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
+        "realism": realism(costs, config, quotes),
     }
     return BacktestResult(made[0], equity_ts_ns, equity, metrics)
 
 
 run_backtest = backtest  # as `trademl.run_backtest`: there, ``backtest`` is a folder
+
+
+def _decided_ns(quotes: Quotes, signals: Signals) -> list[int] | None:
+    """Return when the first and the last signal were decided, UTC nanoseconds."""
+    at = signals.orders.quote_index
+    return quotes.ts_event[[at[0], at[-1]]].tolist() if len(at) else None
 
 
 def cost_ladder(

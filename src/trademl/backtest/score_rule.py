@@ -21,7 +21,8 @@ from trademl.backtest.compiled import NO_LIMITS, net_of
 from trademl.backtest.limits import GO, REJECTED, Limits, account_for, may_enter, new_account
 from trademl.backtest.trades import Trades, Trips
 from trademl.errors import ConfigError, DataError
-from trademl.market.carry import Carry, financing
+from trademl.market.adjustments import payments
+from trademl.market.carry import Carry
 from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.fills import settle_one
@@ -131,7 +132,7 @@ def trade_scores(
     Causal: a trade reads scores up to its decision and quotes up to its exit.
     """
     _check_scores(quotes, score_P)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     decided, index, price, reason, units, counts = scores_in_turn(
         *tape_of(quotes, costs),
         friction_of(costs),
@@ -176,7 +177,7 @@ def sweep_scores(
         If there is not one score for each quote.
     """
     _check_scores(quotes, score_P)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     tape, friction, numbers = tape_of(quotes, costs), friction_of(costs), limits.numbers
     n = len(rules)
     found = Sweep(np.empty(n, np.int64), np.empty(n), np.empty(n), np.empty(n))

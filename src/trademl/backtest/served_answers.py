@@ -1,4 +1,4 @@
-"""What serving said of each order, and when: as it was recorded, or as a modelled load makes it.
+"""What serving says of each order, and when: at once, or as a modelled load makes it.
 
 Shape letters: N orders in order of time, M models of the ladder, biggest first.
 """
@@ -12,12 +12,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.backtest.live_history import Live, live_at
 from trademl.errors import ConfigError
-from trademl.ledger import Ledger, tables
 from trademl.market.quotes import NS_PER_S
 from trademl.serve.answer_cache import AnswerCache
-from trademl.serve.ladder import LadderPolicy, Load, Rung, Standing, choose, next_standing
+from trademl.serve.ladder import (
+    ABSTAIN,
+    CACHED,
+    LadderPolicy,
+    Load,
+    Rung,
+    Standing,
+    choose,
+    next_standing,
+    tier_names,
+)
 from trademl.serve.served import Scores, ServedModel
 
 ServingKind = Literal["ideal", "modelled", "recorded"]
@@ -60,7 +68,7 @@ class ReplayConfig:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was answered; arrays of shape (N,). Recorded decisions are read into the same columns.
+    """What was answered; arrays of shape (N,). `trademl.backtest.recorded_answers` reads them too.
 
     Parameters
     ----------
@@ -72,12 +80,18 @@ class Answers:
         From the order's decision to the answer.
     age_ns : ndarray of int64
         How old an answer from the cache was; 0 for a fresh one.
+    tier : ndarray of object, optional
+        Name of the tier that answered; made of the others where left out.
+    took : ndarray of bool, optional
+        Whether the score was taken for a yes, where that is known; a threshold says so otherwise.
     """
 
     score: NDArray[np.float64]
     model: NDArray[np.int64]
     latency_ns: NDArray[np.int64]
     age_ns: NDArray[np.int64]
+    tier: NDArray[np.object_] | None = None
+    took: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -91,6 +105,25 @@ class Answers:
     def is_cached(self) -> NDArray[np.bool_]:
         """Which answers had been given before."""
         return self.age_ns > 0
+
+    @property
+    def tiers(self) -> NDArray[np.object_]:
+        """Name of the tier that gave each answer."""
+        if self.tier is not None:
+            return self.tier
+        word = np.where(self.is_cached, CACHED, np.where(self.model > 0, "smaller", "biggest"))
+        return np.where(self.is_abstention, ABSTAIN, word).astype(object)
+
+    def take(self, rows: NDArray[np.bool_]) -> Answers:
+        """Return the answers about some of the orders."""
+        return Answers(
+            self.score[rows],
+            self.model[rows],
+            self.latency_ns[rows],
+            self.age_ns[rows],
+            None if self.tier is None else self.tier[rows],
+            None if self.took is None else self.took[rows],
+        )
 
 
 def ideal_answers(score_N: NDArray[np.float64]) -> Answers:
@@ -137,6 +170,7 @@ def modelled_answers(
     standing = Standing()
     model, score = np.full(n, -1), np.full(n, np.nan)
     latency_ns, age_ns = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    names, tier = tier_names(m), np.full(n, ABSTAIN, object)
     for k in range(n):
         at_s = float(as_of_N[k]) / NS_PER_S
         level = min(standing.level, m - 1)
@@ -154,40 +188,13 @@ def modelled_answers(
             has_cached=kept is not None,
         )
         if choice.model >= 0:
+            tier[k] = names[choice.tier]
             took_s = rungs[choice.model].wait_s + rungs[choice.model].cost_s
             model[k], score[k] = choice.model, score_MN[choice.model, k]
             latency_ns[k] = round(took_s * NS_PER_S)
             fresh = Scores(score[k : k + 1].astype(np.float32), None)
             cache.keep(models[choice.model], question, fresh, at_s + took_s)
         elif choice.tier == m and kept is not None:
-            model[k], score[k] = level, float(kept.scores.score_N[0])
+            model[k], score[k], tier[k] = level, float(kept.scores.score_N[0]), CACHED
             age_ns[k] = max(round((at_s - kept.made_at_s) * NS_PER_S), 1)
-    return Answers(score, model, latency_ns, age_ns)
-
-
-def recorded_answers(
-    ledger: Ledger,
-    spans: Sequence[Live],
-    dataset_id: str,
-    order_id_N: NDArray[np.int64],
-    as_of_N: NDArray[np.int64],
-) -> Answers:
-    """Read what was answered about a dataset's orders from the ledger's predictions.
-
-    An order is answered by the deployment that was live at it, or by any of ``spans`` where none of
-    them was live in the whole span; without a prediction it is an abstention. Predictions hold no
-    times: their latency is 0, their tier the biggest.
-    """
-    which_N, score = live_at(spans, as_of_N), np.full(len(order_id_N), np.nan)
-    for number, span in enumerate(spans):
-        by_order = {
-            row.order_id: row.score
-            for row in ledger.rows(
-                tables.Prediction, deployment_id=span.deployment_id, dataset_id=dataset_id
-            )
-        }
-        told = np.array([by_order.get(int(one), np.nan) for one in order_id_N])
-        own = (which_N == number) if (which_N >= 0).any() else np.isnan(score)
-        score[own] = told[own]
-    zero = np.zeros(len(score), np.int64)
-    return Answers(score, np.where(np.isnan(score), -1, 0), zero, zero)
+    return Answers(score, model, latency_ns, age_ns, tier)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from trademl.backtest.limits import Limits
 from trademl.errors import ConfigError
 from trademl.market.costs import Costs
+from trademl.market.quotes import QuoteFlag, Quotes
 
 Sizing = Literal["fixed", "volatility", "kelly"]
 NO_LIMIT = float("inf")
@@ -40,6 +41,8 @@ class BacktestConfig:
         Limits in quote currency: see `trademl.backtest.limits.Limits`.
     max_units : float
         Largest position.
+    max_gap_s : float
+        A silence of the quotes that is longer ends the backtest before it, marked as stopped.
     n_trials : int
         How many strategies were tried before this one, itself included: deflates its Sharpe ratio.
     """
@@ -55,10 +58,11 @@ class BacktestConfig:
     daily_loss: float = NO_LIMIT
     drawdown: float = NO_LIMIT
     max_units: float = NO_LIMIT
+    max_gap_s: float = NO_LIMIT
     n_trials: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("capital", "units", "target_volatility_pct", "n_trials"):
+        for name in ("capital", "units", "target_volatility_pct", "max_gap_s", "n_trials"):
             if not (value := getattr(self, name)) > 0:
                 raise ValueError(f"{name} is {value}, expected more than 0")
         if not 0 < self.kelly_fraction <= 1:
@@ -78,7 +82,7 @@ class BacktestConfig:
         return Limits(self.daily_loss, self.drawdown, self.max_units, self.reject_share, seed)
 
 
-def realism(costs: Costs, config: BacktestConfig, *, has_sizes: bool) -> dict[str, str]:
+def realism(costs: Costs, config: BacktestConfig, quotes: Quotes) -> dict[str, str]:
     """Return what is real in a backtest, part by part, in words for people."""
     volume = f"{costs.impact:g} sigma sqrt(Q/{costs.daily_volume_units:g})"
     financed = costs.financing_long_pct or costs.financing_short_pct
@@ -90,16 +94,29 @@ def realism(costs: Costs, config: BacktestConfig, *, has_sizes: bool) -> dict[st
         "impact": volume if costs.impact else "off",
         "latency": f"{costs.latency_ms:g} ms",
         "quote delay": f"{costs.quote_delay_ms:g} ms",
-        "partial fills": _partial_fills(costs, has_sizes),
+        "partial fills": _partial_fills(costs, has_sizes=quotes.bid_size is not None),
         "rejected orders": f"{config.reject_share:.2%}",
         "financing": f"{costs.financing_long_pct:g} % bought, {costs.financing_short_pct:g} % sold"
         if financed
         else "off",
         "multiplier": f"{costs.multiplier:g}",
+        "closed market": f"{int((quotes.flags & QuoteFlag.CLOSED != 0).sum())} quotes fill nothing",
+        "splits, dividends, rolls": _events(quotes),
     }
 
 
-def _partial_fills(costs: Costs, has_sizes: bool) -> str:
+def _events(quotes: Quotes) -> str:
+    if not quotes.events:
+        return "none given"
+    counts = (
+        sum(event.split != 1 for event in quotes.events),
+        sum(event.dividend != 0 for event in quotes.events),
+        sum(event.is_roll for event in quotes.events),
+    )
+    return ", ".join(map(str, counts))
+
+
+def _partial_fills(costs: Costs, *, has_sizes: bool) -> str:
     if not costs.partial_fills:
         return "off"
     return "by the sizes shown" if has_sizes else "on, but the recording shows no sizes"

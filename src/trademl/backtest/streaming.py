@@ -19,7 +19,7 @@ from trademl.backtest.limits import Limits, new_account
 from trademl.backtest.score_rule import ScoreRule, scores_in_turn
 from trademl.backtest.trades import Trades, Trips
 from trademl.errors import DataError
-from trademl.market.carry import financing
+from trademl.market.adjustments import payments
 from trademl.market.costs import Costs
 from trademl.market.friction import MINUTES_BACK, NS_PER_MINUTE, friction_of, tape_of
 from trademl.market.quotes import Quotes, flag_quotes
@@ -106,7 +106,7 @@ def _trade_block(
     """Return the block's trades, where to go on, and the wishes skipped for an open trade."""
     bid, ask, score = held["bid"], held["ask"], held["score"]
     quotes = Quotes(held["ts_event"], bid, ask, bid, bid, bid, flag_quotes(bid, ask))
-    carry = financing(quotes, costs)
+    carry = payments(quotes, costs)
     decided, index, price, reason, units, counts = scores_in_turn(
         *tape_of(quotes, costs),
         friction_of(costs),

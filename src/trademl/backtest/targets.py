@@ -23,7 +23,8 @@ from trademl.backtest.compiled import NO_LIMITS
 from trademl.backtest.limits import Limits, account_value, may_hold, new_account
 from trademl.backtest.trades import Fills, OpenPosition, Trades
 from trademl.errors import DataError
-from trademl.market.carry import Carry, carried, financing
+from trademl.market.adjustments import payments
+from trademl.market.carry import Carry, carried
 from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.fills import (
@@ -33,9 +34,8 @@ from trademl.market.fills import (
     later,
     next_fill,
     shown,
-    slippage_on,
 )
-from trademl.market.friction import friction_of, tape_of
+from trademl.market.friction import friction_of, slippage_on, tape_of
 from trademl.market.orders import ExitReason
 from trademl.market.quotes import Quotes
 
@@ -128,7 +128,7 @@ def run_compiled_targets(
     Causal: a fill reads quotes up to its own.
     """
     check_targets(quotes, targets)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     index, units, price, halted = _follow(
         *tape_of(quotes, costs),
         friction_of(costs),

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trademl.backtest.benchmarks import beside, buy_and_hold, mean_of, random_holdings
+from trademl.backtest.benchmarks import always_in, beside, buy_and_hold, mean_of, random_holdings
 from trademl.backtest.callback import run_callback
 from trademl.backtest.figures import figures
+from trademl.backtest.gaps import before_gap
 from trademl.backtest.run import LADDER, BacktestResult, refuse_no_liquidity
 from trademl.backtest.settings import BacktestConfig, realism
 from trademl.backtest.statistics import equity_curve, performance
@@ -35,7 +36,8 @@ def backtest_strategy(
     Returns
     -------
     BacktestResult
-        Where the strategy raised, of what had ended; ``stopped`` says what it raised and where.
+        Where the strategy raised or the quotes have a gap, of what had ended; the metric
+        ``stopped`` says what was wrong and where.
 
     Raises
     ------
@@ -46,6 +48,7 @@ def backtest_strategy(
     """
     load_strategy(file)
     refuse_no_liquidity(quotes, costs)
+    quotes, gap = before_gap(quotes, config)
     quotes, limits = with_volatility(quotes, costs), config.limits(seed)
 
     def trade(dearer: Costs) -> Trades:
@@ -63,14 +66,16 @@ def backtest_strategy(
     chance = random_holdings(quotes, made, costs, seed=seed)
     metrics = {
         **performance(quotes, made, costs),
+        "stopped": made.stopped or gap,
         "strategy": str(file),
         "cost_ladder": {f"{f}x": float(trades.pnl.sum()) for f, trades in ladder.items()},
         "figures": figures(quotes, made, ts_ns, equity, costs, config, seed=seed),
         "benchmarks": {
+            "always_in": beside(quotes, always_in(quotes, made, costs), costs, config, EVERY_S),
             "buy_and_hold": beside(quotes, holding, costs, config, EVERY_S),
             "random_entry": mean_of([beside(quotes, d, costs, config, EVERY_S) for d in chance]),
         },
-        "realism": realism(costs, config, has_sizes=quotes.bid_size is not None),
+        "realism": realism(costs, config, quotes),
     }
     return BacktestResult(made, ts_ns, equity, metrics)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.backtest.jobs import EQUITY, TRADES, signals_on, write_rows
+from trademl.backtest.jobs import EQUITY, TRADES, record_result, signals_on, write_rows
 from trademl.backtest.results import ledger_rows
 from trademl.backtest.run import BacktestResult, backtest
 from trademl.backtest.settings import NO_LIMIT, BacktestConfig
@@ -302,7 +302,7 @@ def _headline(turns: Sequence[_Turn], gated: BacktestResult, n_trials: int) -> s
     if not passed:
         return f"{NO_EDGE}: no model of {len(turns)} windows passed the gate, nothing was traded"
     figures = gated.metrics["figures"]
-    low, luck = figures["average_trade"]["low"], figures["deflated_sharpe"]
+    low, luck = figures["average_trade"]["low"], figures["deflated_sharpe"]["value"]
     of = f"{passed} of {len(turns)} windows passed the gate"
     if low is None or low <= 0:
         return f"{NO_EDGE}: {of}, and the 95 % interval of the mean trade reaches {_shown(low)}"
@@ -346,6 +346,7 @@ def _record(published: Artifact, batch: Artifact, ledger: Ledger) -> None:
         path=str(published.path),
     )
     ledger.replace(row, (tables.WalkWindow, "walk_forward_id", _rows(metrics["windows"])))
+    record_result(published, tables.Backtest(engines=metrics["engines"]), ledger)
 
 
 def _rows(windows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

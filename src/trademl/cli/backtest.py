@@ -40,13 +40,20 @@ def run(
             "quotes instead of a model."
         ),
     ] = None,
+    signals: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV or Parquet file of signals (time, side, ...), traded over the feed's "
+            "quotes instead of a model."
+        ),
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Backtest a model in every engine; trades, equity and figures go to the ledger."""
-    if strategy is not None:
-        _run_strategy(strategy, config, workspace, json)
+    if strategy is not None or signals is not None:
+        _run_own(strategy, signals, config, workspace, json)
         return
     from trademl.backtest.jobs import backtest_model
 
@@ -74,6 +81,15 @@ def run(
         f"  engines that agreed trade by trade: {', '.join(metrics['engines'])}",
     ]
     emit({"id": found.id, **metrics}, as_json=json, lines=lines)
+    _tell_stopped(found)
+
+
+def _tell_stopped(found: Artifact) -> None:
+    """Raise DataError with what ended a backtest early, once its result is kept and told."""
+    from trademl.errors import DataError
+
+    if why := found.metrics.get("stopped"):
+        raise DataError(f"{why}; {found.id} keeps what had ended before, marked as stopped")
 
 
 @app.command("allocate")
@@ -111,13 +127,23 @@ def _allocated(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _run_strategy(file: Path, config: Path | None, workspace: Path | None, json: bool) -> None:
-    from trademl.backtest.strategy_jobs import backtest_file
-    from trademl.errors import DataError
+def _run_own(
+    strategy: Path | None,
+    signals: Path | None,
+    config: Path | None,
+    workspace: Path | None,
+    json: bool,
+) -> None:
+    from trademl.backtest.strategy_jobs import backtest_file, backtest_signals
+    from trademl.errors import ConfigError
 
+    if strategy is not None and signals is not None:
+        raise ConfigError("give --strategy or --signals, not both")
+    job, file = (backtest_file, strategy) if strategy else (backtest_signals, signals)
+    assert file is not None  # noqa: S101  (one of them is given)
     with open_session(config, workspace) as session, session.workspace.lock():
         settings = session.strategy
-        found = backtest_file(
+        found = job(
             file,
             settings.feed,
             settings.costs,
@@ -134,15 +160,15 @@ def _run_strategy(file: Path, config: Path | None, workspace: Path | None, json:
         *_realism(metrics),
     ]
     emit({"id": found.id, **metrics}, as_json=json, lines=lines)
-    if metrics["stopped"]:
-        raise DataError(
-            f"{metrics['stopped']}; {found.id} keeps what had ended before, marked as stopped"
-        )
+    _tell_stopped(found)
 
 
 @app.command("compare")
 def compare(
-    one: Annotated[str, typer.Argument(help="Id of a backtest, or a CSV or Parquet of trades.")],
+    one: Annotated[
+        str,
+        typer.Argument(help="Id of a backtest or of a live run, or a CSV or Parquet of trades."),
+    ],
     other: Annotated[str, typer.Argument(help="Another, such as paper or live fills.")],
     tolerance: Annotated[
         float, typer.Option(metavar="SECONDS", help="How far apart partners may begin.")
@@ -155,15 +181,19 @@ def compare(
     from trademl.backtest.compare import compare as library
 
     with open_session(None, workspace, needs_file=False) as session:
-        store, ledger = session.workspace.store, session.workspace.ledger
-        found = library(one, other, store, ledger, tolerance_s=tolerance)
+        opened = session.workspace
+        found = library(
+            one, other, opened.store, opened.ledger, ticks=opened.ticks, tolerance_s=tolerance
+        )
     emit(found, as_json=json, lines=_compared(found, top))
 
 
 @app.command("report")
 def report(
     backtest: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
-    is_opened: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    is_opened: Annotated[
+        bool, typer.Option("--open", help="Show it in the browser; a picture lies beside it.")
+    ] = False,
     png: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture too.")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="The trades too.")] = None,
@@ -176,18 +206,34 @@ def report(
     with open_session(None, workspace, needs_file=False) as session:
         root, store = session.workspace.root, session.workspace.store
         page = write_tear_sheet(
-            backtest, store, root / "reports", png=png, csv=csv, parquet=parquet
+            backtest,
+            store,
+            root / "reports",
+            png=png,
+            csv=csv,
+            parquet=parquet,
+            has_picture=is_opened,
         )
-    emit({"id": str(page)}, as_json=json, lines=[f"report: {page}"])
+    picture = png or (page.with_suffix(".png") if is_opened else None)
+    lines = [f"report: {page}", *([f"picture: {picture}"] if picture else [])]
+    emit({"id": str(page)}, as_json=json, lines=lines)
     if is_opened:
         typer.launch(page.as_uri())
+
+
+def _left_out(side: Mapping[str, Any]) -> str:
+    n = side["n_outside"]
+    return f"; {n} outside of the time that both cover are left out" if n else ""
 
 
 def _compared(found: Mapping[str, Any], top: int) -> list[str]:
     one, two = found["one"], found["other"]
     lines = [
-        f"{one['id']}: {one['n_trades']} trades, net PnL {one['net_pnl']:.2f}",
-        f"{two['id']}: {two['n_trades']} trades, net PnL {two['net_pnl']:.2f}",
+        *(
+            f"{side['id']}: {side['n_trades']} trades, net PnL {side['net_pnl']:.2f}"
+            f"{_left_out(side)}"
+            for side in (one, two)
+        ),
         f"  {found['n_alike']} alike, {found['n_paired'] - found['n_alike']} paired and different, "
         f"{found['n_only_one']} only in the first, {found['n_only_other']} only in the second",
         f"  difference of net PnL {found['difference']:+.2f}, by cause:",
@@ -263,6 +309,7 @@ def walk_forward(
             progress=session.progress,
         )
     emit({"id": found.id, **found.metrics}, as_json=json, lines=_walk_lines(found.metrics))
+    _tell_stopped(found)
 
 
 def _walk_lines(metrics: Mapping[str, Any]) -> list[str]:
@@ -303,8 +350,15 @@ def replay(
     model: Annotated[str | None, typer.Argument(help="Id; the newest by default.")] = None,
     serving: Annotated[
         Literal["ideal", "modelled", "recorded"],
-        typer.Option(help="Where answers come from: [replay]'s load, or the ledger's predictions."),
+        typer.Option(
+            help="Where answers come from: [replay]'s load, or the ledger's live decisions, else "
+            "its predictions."
+        ),
     ] = "modelled",
+    live: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="The live run that is replayed, where there are several."),
+    ] = None,
     smaller: Annotated[
         list[str] | None, typer.Option(help="Smaller models of the ladder, biggest first.")
     ] = None,
@@ -314,6 +368,10 @@ def replay(
 ) -> None:
     """Trade a model's test rows as serving answers them; what each degradation cost."""
     from trademl.backtest.replay import backtest_replay
+    from trademl.errors import ConfigError
+
+    if live is not None and serving != "recorded":
+        raise ConfigError(f"--live {live} goes with --serving recorded, not with {serving}")
 
     with open_session(config, workspace) as session, session.workspace.lock():
         store, told = session.workspace.store, session.strategy
@@ -325,6 +383,7 @@ def replay(
             kind=serving,
             endpoint=told.serving.endpoint,
             strategy=told.name,
+            live=live,
             smaller=[store.get(one) for one in smaller or ()],
             policy=told.ladder,
             load=told.replay,
@@ -333,15 +392,25 @@ def replay(
             progress=session.progress,
         )
     emit({"id": found.id, **found.metrics}, as_json=json, lines=_serving_lines(found))
+    _tell_stopped(found)
+
+
+def _told_by(told: Mapping[str, Any]) -> str:
+    return f"{told['kind']}: {told['live_run']}" if told["live_run"] else str(told["kind"])
 
 
 def _serving_lines(found: Artifact) -> list[str]:
     told = found.metrics["serving"]
     return [
-        f"{found.id}: net PnL {told['served']:.2f} as served ({told['kind']}), "
+        f"{found.id}: net PnL {told['served']:.2f} as served ({_told_by(told)}), "
         f"{told['ideal']:.2f} with ideal serving",
         *(f"  cost of {name}: {cost:.2f}" for name, cost in told["by"].items()),
         f"  interaction: {told['interaction']:.2f}",
+        *(
+            f"  tier {row['tier']}: {row['n_answers']} answers, {row['n_trades']} trades, net PnL "
+            f"{row['net_pnl']:.2f}, cost {row['cost']:.2f}"
+            for row in told["tiers"]
+        ),
         f"  of {told['n']} answers {told['n_smaller']} came from smaller models, "
         f"{told['n_cached']} from the cache, {told['n_abstained']} never",
         f"  models that were live: {', '.join(told['models'])}"

@@ -12,7 +12,7 @@ holds ``train/part-00000.recordio`` and so on instead, and ``train.manifest``, w
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_args
 
@@ -54,6 +54,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.label_N)
+
+    def take(self, rows_N: NDArray[np.bool_]) -> Split:
+        """Return some of the rows."""
+        return Split(*(getattr(self, field.name)[rows_N] for field in fields(self)))
 
 
 def load_split(dataset: Artifact, name: str) -> Split:

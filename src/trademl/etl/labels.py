@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from trademl.ingest.batch import Batch
 from trademl.market.bars import settle_on_bars
 from trademl.market.costs import Costs
-from trademl.market.fills import market_exit_price, round_trip_fees, settle, slippage_on
-from trademl.market.friction import friction_of, tape_of
+from trademl.market.fills import market_exit_price, round_trip_fees, settle
+from trademl.market.friction import friction_of, slippage_on, tape_of
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
 from trademl.market.quotes import Quotes
 

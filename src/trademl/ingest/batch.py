@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.ingest.adjustment_file import read_adjustments, write_adjustments
 from trademl.ingest.csv_columns import CsvColumns, LastOf, read_blocks
 from trademl.market.bars import Bars
 from trademl.market.orders import ExitReason, Orders, Side, Transactions
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 TRANSACTIONS = "transactions.csv"
 PRICES = "prices.csv"
 BARS = "bars.parquet"
+ADJUSTMENTS = "adjustments.csv"
+SIZES = ("bid_size", "ask_size")
 ORDERS_AT_ONCE = 1 << 18
 
 Columns = TypeVar("Columns", Quotes, Orders, Transactions)
@@ -141,6 +144,7 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
         "low": quotes.low,
         "market_state": _or_nulls(quotes.market_state, len(quotes), pa.string()),
         "market_delay_s": _or_nulls(quotes.market_delay_s, len(quotes), pa.float64()),
+        **_sizes(quotes),
         "flags": quotes.flags,
     }
     transactions = {
@@ -165,6 +169,8 @@ def write_batch(folder: Path, batch: Batch, *, instrument: str, first_seq: int) 
     for name, columns in ((PRICES, prices), (TRANSACTIONS, transactions)):
         table = pa.table({n: _nan_as_null(c) for n, c in columns.items()})
         csv.write_csv(table, folder / name)
+    if quotes.events:
+        write_adjustments(folder / ADJUSTMENTS, quotes.events)
     if (bars := batch.bars) is not None:
         columns = {field.name: getattr(bars, field.name) for field in fields(bars)}
         pq.write_table(pa.table(columns), folder / BARS)
@@ -189,15 +195,18 @@ def open_batch(batch: Artifact) -> BatchFiles:
     DataError
         If the file of prices is damaged.
     """
-    opened = open_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
-    if BARS not in batch.manifest["files"]:
-        return opened
-    import pyarrow.parquet as pq
+    found = open_batch_files(batch.file(PRICES), batch.file(TRANSACTIONS))
+    if ADJUSTMENTS in batch.manifest["files"]:
+        events = tuple(read_adjustments(batch.file(ADJUSTMENTS)))
+        found = replace(found, quotes=replace(found.quotes, events=events))
+    if BARS in batch.manifest["files"]:
+        import pyarrow.parquet as pq
 
-    table = pq.read_table(batch.file(BARS))
-    bars = Bars(*(table[f.name].to_numpy() for f in fields(Bars)))
-    bar_P3 = np.stack([bars.open, bars.high, bars.low], axis=1)
-    return replace(opened, quotes=replace(opened.quotes, bar_P3=bar_P3), bars=bars)
+        table = pq.read_table(batch.file(BARS))
+        bars = Bars(*(table[f.name].to_numpy() for f in fields(Bars)))
+        bar_P3 = np.stack([bars.open, bars.high, bars.low], axis=1)
+        found = replace(found, quotes=replace(found.quotes, bar_P3=bar_P3), bars=bars)
+    return found
 
 
 def read_batch_files(prices: Path, transactions: Path) -> Batch:
@@ -287,7 +296,13 @@ def _quotes(columns: CsvColumns, after: LastOf) -> Quotes:
         columns.words("market_state"),
         columns.numbers("market_delay_s", is_optional=True),
     )
-    return Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s)
+    bid_size, ask_size = (
+        columns.numbers(name, is_optional=True) if name in columns.table.column_names else None
+        for name in SIZES
+    )
+    return Quotes(
+        ts_event, bid, ask, mid_open, high, low, flags, state, delay_s, bid_size, ask_size
+    )
 
 
 def joined_quotes(pieces: list[Quotes]) -> Quotes:
@@ -306,7 +321,8 @@ def joined(kind: type[Columns], pieces: list[Columns]) -> Columns:
 
     A column that no piece has is None.
     """
-    columns = {f.name: [getattr(p, f.name) for p in pieces] for f in fields(kind)}
+    names = [f.name for f in fields(kind) if f.name != "events"]  # of a whole recording
+    columns = {name: [getattr(p, name) for p in pieces] for name in names}
     pieces.clear()
     whole: dict[str, Any] = {name: _end_to_end(columns.pop(name)) for name in list(columns)}
     return kind(**whole)
@@ -325,6 +341,12 @@ def _quote_index(
     lies_within = (index >= 0) & (index < n_quotes)
     rows.expect(lies_within | may_be_absent & (index == -1), name, f"the seq of a line of {PRICES}")
     return index
+
+
+def _sizes(quotes: Quotes) -> dict[str, NDArray[np.float64]]:
+    """Return the sizes shown, where the recording shows any."""
+    sizes = {name: getattr(quotes, name) for name in SIZES}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _or_null(value_N: NDArray[Any], is_absent_N: NDArray[np.bool_]) -> pa.Array:

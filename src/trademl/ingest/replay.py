@@ -12,7 +12,7 @@ from trademl.errors import DataError, StoreError
 from trademl.ingest.batch import Batch, write_batch
 from trademl.ingest.export import cut_batches
 from trademl.ingest.order_bot import OrderBotConfig, place_orders
-from trademl.ingest.sources import FeedConfig, quotes_path, read_quotes
+from trademl.ingest.sources import FeedConfig, adjustments_path, quotes_path, read_quotes
 from trademl.ingest.tick_store import TickStore
 from trademl.ledger import Ledger, tables
 from trademl.market.bars import Bars
@@ -25,13 +25,16 @@ from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_file
 
-READER_VERSION = 2  # raise it when the same file would be read into other quotes
+READER_VERSION = 3  # raise it when the same file would be read into other quotes
 
 
 def recording_id(feed: FeedConfig) -> str:
     """Return the id of the recording that a feed's file makes: its content and how it is read."""
-    how = {k: v for k, v in asdict(feed).items() if k not in ("quotes", "allow_bad_quotes")}
+    left_out = ("quotes", "adjustments", "allow_bad_quotes")
+    how = {k: v for k, v in asdict(feed).items() if k not in left_out}
     inputs = {"file": digest_file(quotes_path(feed))}
+    if feed.adjustments:
+        inputs["adjustments"] = digest_file(adjustments_path(feed))
     return artifact_id("recording", inputs, how, code=f"reader {READER_VERSION}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
+from trademl.ingest.adjustment_file import read_adjustments
 from trademl.ingest.calendars import session_times
 from trademl.ingest.sessions import session_extremes
 from trademl.ingest.table_file import (
@@ -22,6 +23,7 @@ from trademl.ingest.table_file import (
     times_of,
 )
 from trademl.ingest.tick_rule import quotes_from_prints
+from trademl.market.adjustments import adjust
 from trademl.market.quotes import TRADEABLE, QuoteFlag, Quotes, flag_quotes
 from trademl.market.sessions import close_outside
 
@@ -45,7 +47,8 @@ class FeedConfig:
     quotes : str
         A Parquet or CSV file, or ``sample`` for the bundled recording. Columns: ``time`` and
         ``bid`` + ``ask`` (or ``offer``), or ``time`` + ``price`` for trade prints; and, if the
-        venue says so, ``market_state`` and ``market_delay_s`` (or ``market_delay``).
+        venue says so, ``bid_size`` and ``ask_size``, ``market_state`` and ``market_delay_s`` (or
+        ``market_delay``).
     instrument : str
         Name of what is quoted; the file's name where empty.
     tick_size : float or None
@@ -57,6 +60,9 @@ class FeedConfig:
     calendar : str
         Name of an exchange calendar (XNYS, CMES, 24/5, ...): quotes outside of its sessions are of
         a closed market, and fill nothing. None where empty.
+    adjustments : str
+        A CSV or Parquet file of splits, dividends and rolls: prices are adjusted by those up to
+        their time, and holders are paid. See `trademl.ingest.adjustment_file`. None where empty.
     allow_bad_quotes : bool
         Read a file even if more than 5 % of its quotes are crossed or one-sided.
     """
@@ -67,6 +73,7 @@ class FeedConfig:
     timezone: str | None = None
     session_open: str = "00:00"
     calendar: str = ""
+    adjustments: str = ""
     allow_bad_quotes: bool = False
 
     def __post_init__(self) -> None:
@@ -98,18 +105,33 @@ def quotes_path(config: FeedConfig) -> Path:
     return path
 
 
+def adjustments_path(config: FeedConfig) -> Path:
+    """Return the file of splits, dividends and rolls of a feed that names one.
+
+    Raises
+    ------
+    DataError
+        If there is no such file.
+    """
+    path = Path(config.adjustments)
+    if not path.is_file():
+        raise DataError(f"{path}: is no file; give a CSV or Parquet file of splits and dividends")
+    return path
+
+
 def read_quotes(config: FeedConfig) -> Quotes:
     """Read a file of quotes or prints of one instrument.
 
     Returns
     -------
     Quotes
-        In file order, times in UTC ns; crossed and one-sided quotes are kept and flagged.
+        In file order, times in UTC ns; crossed and one-sided quotes are kept and flagged. Prices
+        are adjusted by ``adjustments``, those of the session too.
 
     Raises
     ------
     DataError
-        If the file is damaged or empty, lacks a column, holds bars or several instruments, has
+        If a file is damaged or empty, lacks a column, holds bars or several instruments, has
         naive times and no ``timezone``, times that go backwards, prices that are not positive,
         both sides absent, no size on a side, or more than 5 % of its quotes crossed or one-sided.
     """
@@ -124,16 +146,26 @@ def read_quotes(config: FeedConfig) -> Quotes:
     state, delay_s = _market_state(path, table, columns), _market_delay(path, table, columns)
     flags = flag_quotes(bid, ask, state)
     _check_share(path, flags, config)
-    mid = np.where(flags == 0, (bid + ask) / 2, np.nan)
-    mid_open, high, low = session_extremes(
-        ts_event, mid, timezone=config.timezone or "UTC", session_open=config.session_open
+    later = np.full(len(bid), np.nan)  # what the session says follows from adjusted prices
+    bid_size, ask_size = _sizes(path, table, columns)
+    quotes = Quotes(
+        ts_event, bid, ask, later, later, later, flags, state, delay_s, bid_size, ask_size
     )
-    sizes = _sizes(path, table, columns)
-    quotes = Quotes(ts_event, bid, ask, mid_open, high, low, flags, state, delay_s, *sizes)
+    if config.adjustments:
+        quotes = adjust(quotes, read_adjustments(adjustments_path(config), config.timezone))
+    quotes = _with_session(quotes, config)
     if not config.calendar:
         return quotes
     sessions = session_times(config.calendar, int(ts_event[0]), int(ts_event[-1]))
     return close_outside(quotes, *sessions)
+
+
+def _with_session(quotes: Quotes, config: FeedConfig) -> Quotes:
+    mid = np.where(quotes.flags == 0, quotes.mid, np.nan)
+    mid_open, high, low = session_extremes(
+        quotes.ts_event, mid, timezone=config.timezone or "UTC", session_open=config.session_open
+    )
+    return replace(quotes, mid_open=mid_open, high=high, low=low)
 
 
 def _refuse_bars(path: Path, columns: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isnan
 
@@ -18,8 +18,10 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Table,
+    delete,
     func,
     insert,
+    inspect,
     select,
     update,
 )
@@ -27,6 +29,7 @@ from sqlalchemy import (
 from trademl.errors import StoreError
 from trademl.ledger.connections import open_engine
 from trademl.ledger.failures import database_errors
+from trademl.market.events import Event
 from trademl.market.quotes import Quotes
 
 BLOCK = 50_000  # quotes a transaction: what a kill can cost
@@ -55,9 +58,23 @@ _TICKS = Table(
     Column("low", Double),
     Column("market_state", String(20)),
     Column("market_delay_s", Double),
+    Column("bid_size", Double),
+    Column("ask_size", Double),
     Column("flags", SmallInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+_EVENTS = Table(
+    "adjustments",
+    _METADATA,
+    Column("recording", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("ts_event", BigInteger, nullable=False),
+    Column("split", Double, nullable=False),
+    Column("dividend", Double, nullable=False),
+    Column("roll_gap", Double, nullable=False),
+    Column("is_roll", Boolean, nullable=False),
+)
+_OF_EVENT = ("ts_event", "split", "dividend", "roll_gap", "is_roll")
 _READ = {
     "ts_event": np.int64,
     "bid": np.float64,
@@ -67,7 +84,12 @@ _READ = {
     "low": np.float64,
     "flags": np.uint8,
 }
-_READ_IF_ANY = {"market_state": np.object_, "market_delay_s": np.float64}
+_READ_IF_ANY = {
+    "market_state": np.object_,
+    "market_delay_s": np.float64,
+    "bid_size": np.float64,
+    "ask_size": np.float64,
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +120,7 @@ class TickStore:
         with database_errors(url):
             self.engine = open_engine(url)
             _METADATA.create_all(self.engine)
+            self._add_missing_columns()
 
     def recordings(self) -> list[Recording]:
         """Return every recording, oldest first."""
@@ -126,6 +149,7 @@ class TickStore:
         """
         with database_errors(self.url):
             number = self._number(recording_id, instrument, source)
+            self._keep_events(number, quotes.events)
             start = self._n_stored(number)
             statement = str(insert(_TICKS).compile(self.engine))
             for begin in range(start, len(quotes), BLOCK):
@@ -162,11 +186,36 @@ class TickStore:
                 .order_by(_TICKS.c.seq)
             )
             columns = zip(*connection.execute(statement), strict=True)
-            return Quotes(**{n: np.array(c, kinds[n]) for n, c in zip(kinds, columns, strict=True)})
+            arrays = {n: np.array(c, kinds[n]) for n, c in zip(kinds, columns, strict=True)}
+            happened = (
+                select(*(_EVENTS.c[name] for name in _OF_EVENT))
+                .where(_EVENTS.c.recording == number.scalar_subquery())
+                .order_by(_EVENTS.c.seq)
+            )
+            events = tuple(Event(*row) for row in connection.execute(happened))
+            return Quotes(**arrays, events=events)
 
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+    def _add_missing_columns(self) -> None:
+        """Add what stores of an older trademl lack; it is empty in their recordings."""
+        found = {column["name"] for column in inspect(self.engine).get_columns(_TICKS.name)}
+        for column in (c for c in _TICKS.columns if c.name not in found):
+            kind = column.type.compile(self.engine.dialect)
+            with self.engine.begin() as connection:
+                connection.exec_driver_sql(f"ALTER TABLE ticks ADD COLUMN {column.name} {kind}")
+
+    def _keep_events(self, number: int, events: Sequence[Event]) -> None:
+        rows = [
+            {"recording": number, "seq": seq} | {name: getattr(event, name) for name in _OF_EVENT}
+            for seq, event in enumerate(events)
+        ]
+        with self.engine.begin() as connection:
+            connection.execute(delete(_EVENTS).where(_EVENTS.c.recording == number))
+            if rows:
+                connection.execute(insert(_EVENTS), rows)
 
     def _number(self, recording_id: str, instrument: str, source: str) -> int:
         find = select(_RECORDINGS.c.number).where(_RECORDINGS.c.id == recording_id)
@@ -202,7 +251,10 @@ def _rows(number: int, begin: int, quotes: Quotes) -> list[tuple[object, ...]]:
         ts_event,  # a replay receives each quote at its own time
         *prices,
         [None] * n if quotes.market_state is None else quotes.market_state.tolist(),
-        [None] * n if quotes.market_delay_s is None else _nan_as_none(quotes.market_delay_s),
+        *(
+            [None] * n if column is None else _nan_as_none(column)
+            for column in (quotes.market_delay_s, quotes.bid_size, quotes.ask_size)
+        ),
         quotes.flags.tolist(),
     )
     return list(zip(*columns, strict=True))

@@ -284,6 +284,7 @@ class Trader:
             "stop_loss": barriers[1],
             "time_limit_ns": plan.orders.time_limit_ns,
             "exit_key": keys[1],
+            "multiplier": plan.costs.multiplier,
             "score": opinion.score,
             "run": plan.run_id,
         }

@@ -50,9 +50,11 @@ from numba import njit
 from numpy.typing import NDArray
 
 from trademl.errors import DataError
-from trademl.market.carry import carried_each, financing
+from trademl.market.adjustments import payments
+from trademl.market.carry import carried_each
+from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
-from trademl.market.friction import Tape, friction_of, tape_of
+from trademl.market.friction import ASK_SIZE, BID_SIZE, Tape, friction_of, slippage_on, tape_of
 from trademl.market.orders import ExitReason, Orders, Transactions
 from trademl.market.pyramid import Pyramid, build_pyramid, first_outside_each
 from trademl.market.quotes import Quotes
@@ -65,7 +67,6 @@ TIE_TOLERANCE = 1e-12  # of the entry price
 END_OF_TIME = 2**63 - 1
 ROUNDING = 1e-12  # of an order: what parts leave of it by rounding is no rest
 ROWS_AT_ONCE = 32_768
-BID_SIZE, ASK_SIZE, VOLATILITY = range(3)  # rows of a tape's book
 BLOCK, FEW = 64, 8  # quotes looked at together
 
 
@@ -137,16 +138,6 @@ def barrier_reached(
     if is_limit_reached(side, touch, limit_price, slack):
         return TAKE_PROFIT
     return STOP_LOSS if is_stop_reached(side, touch, stop_price, slack) else CENSORED
-
-
-@njit(cache=True, nogil=True, inline="always")
-def slippage_on(bid, ask, book, friction, k, size):  # type: ignore[no-untyped-def]
-    """Return by how much a market order of ``size`` units is worse than the touch of quote k."""
-    worse = friction.slippage + friction.slippage_spreads * (ask[k] - bid[k])
-    if book.shape[1] > 0:
-        multiple = friction.slippage_volatility + friction.impact * np.sqrt(size)
-        worse += multiple * book[VOLATILITY, k]
-    return worse
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -513,15 +504,15 @@ def _settle_rows(market: _Market, orders: Orders, costs: Costs, done: Transactio
 
 
 def _with_carry(quotes: Quotes, orders: Orders, done: Transactions, costs: Costs) -> Transactions:
-    """Return round trips whose profit counts the nights that they were held."""
-    carry = financing(quotes, costs)
+    """Return round trips whose profit counts what was paid while they were held."""
+    carry = payments(quotes, costs)
     if not len(carry.ts):
         return done
     entered_ns, left_ns = (quotes.ts_event[index] for index in (done.entry_index, done.exit_index))
     return replace(done, pnl=done.pnl + carried_each(carry, orders.side, entered_ns, left_ns))
 
 
-@njit(cache=True, nogil=True)
+@fill_kernel
 def _enter(  # type: ignore[no-untyped-def]
     ts,
     bid,
@@ -556,7 +547,7 @@ def _enter(  # type: ignore[no-untyped-def]
         lower_N[n], upper_N[n] = band(side[n], entry_N[n], take_profit[n], stop_loss[n])
 
 
-@njit(cache=True, nogil=True)
+@fill_kernel
 def _leave(  # type: ignore[no-untyped-def]
     ts,
     bid,

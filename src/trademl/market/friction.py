@@ -18,6 +18,7 @@ from trademl.market.quotes import NS_PER_S, Quotes
 SECONDS_PER_DAY = 86_400
 MINUTES_BACK = 5
 NS_PER_MINUTE = 60 * NS_PER_S
+BID_SIZE, ASK_SIZE, VOLATILITY = range(3)  # rows of a tape's book
 
 
 class Tape(NamedTuple):
@@ -100,6 +101,16 @@ def _touches(quotes: Quotes, costs: Costs) -> tuple[NDArray[np.float64], NDArray
         return quotes.bid, quotes.ask
     mid, half = quotes.mid, costs.spread_scale * quotes.spread / 2
     return mid - half, mid + half
+
+
+@njit(cache=True, nogil=True, inline="always")
+def slippage_on(bid, ask, book, friction, k, size):  # type: ignore[no-untyped-def]
+    """Return by how much a market order of ``size`` units is worse than the touch of quote k."""
+    worse = friction.slippage + friction.slippage_spreads * (ask[k] - bid[k])
+    if book.shape[1] > 0:
+        multiple = friction.slippage_volatility + friction.impact * np.sqrt(size)
+        worse += multiple * book[VOLATILITY, k]
+    return worse
 
 
 def as_traded(quotes: Quotes, costs: Costs) -> tuple[Quotes, Costs]:

@@ -23,9 +23,8 @@ from trademl.market.fills import (
     later,
     market_exit_price,
     shown,
-    slippage_on,
 )
-from trademl.market.friction import Friction, Tape
+from trademl.market.friction import Friction, Tape, slippage_on
 
 
 class Stage(Enum):

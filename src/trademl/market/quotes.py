@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.market.events import Event
+
 NS_PER_S = 1_000_000_000
 TICKS_AT_ONCE = 16_384
 
@@ -60,6 +62,9 @@ class Quotes:
         Volatility of one second as known on each quote: see `market.friction`.
     bar_P3 : ndarray of float64, optional
         Where each quote is the close of a bar: open, high and low of the bar's bids.
+    events : tuple of Event
+        Splits, dividends and rolls, in order of time, that the prices are adjusted by: see
+        `market.adjustments`. Those of the whole recording, also in a slice of it.
     """
 
     ts_event: NDArray[np.int64]
@@ -75,6 +80,7 @@ class Quotes:
     ask_size: NDArray[np.float64] | None = None
     volatility: NDArray[np.float64] | None = None
     bar_P3: NDArray[np.float64] | None = None
+    events: tuple[Event, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ts_event)
@@ -97,8 +103,10 @@ class Quotes:
 
     def slice(self, start: int, stop: int) -> Quotes:
         """Return quotes ``start`` to ``stop`` (exclusive) as views."""
-        columns: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut: dict[str, Any] = {n: None if c is None else c[start:stop] for n, c in columns.items()}
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {
+            n: c[start:stop] for n, c in columns.items() if isinstance(c, np.ndarray)
+        }
         return replace(self, **cut)
 
 

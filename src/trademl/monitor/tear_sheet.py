@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trademl.backtest.figures import Returns, returns_of
 from trademl.backtest.jobs import EQUITY, TRADES
-from trademl.errors import ConfigError, require_extra
+from trademl.errors import ConfigError, StoreError, require_extra
 from trademl.market.quotes import NS_PER_S
 from trademl.monitor.report import page_environment
 from trademl.store.artifacts import Artifact, ArtifactStore, storage_errors, write_atomically
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 2_000  # of a curve, and of trades drawn
 ROLLING = 30  # returns of one rolling Sharpe ratio
 LISTED = 200  # trades on the page
+KINDS = ("backtest", "walkforward")  # of artifacts with trades and equity
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,20 @@ def write_tear_sheet(
     png: Path | None = None,
     csv: Path | None = None,
     parquet: Path | None = None,
+    has_picture: bool = False,
 ) -> Path:
     """Write the tear sheet of a backtest, and the picture and tables asked for.
 
     Parameters
     ----------
     backtest_id : str, optional
-        The newest where left out.
+        A backtest or a walk-forward; the newest where left out.
     folder : Path
         Where the page goes; its name is the backtest's.
     png, csv, parquet : Path, optional
         A picture of equity and trades; the trades as a table.
+    has_picture : bool
+        Write the picture beside the page, under its name, where ``png`` names no other place.
 
     Returns
     -------
@@ -90,8 +94,10 @@ def write_tear_sheet(
         if path is not None and path.suffix != suffix:
             raise ConfigError(f"{path}: expected a name that ends in {suffix}")
     require_extra("monitor")
-    sheet = read_sheet(store.newest("backtest", backtest_id))
+    sheet = read_sheet(_chosen(backtest_id, store))
     page = folder / f"{sheet.artifact.id}.html"
+    if has_picture and png is None:
+        wanted[".png"] = page.with_suffix(".png")
     with storage_errors(folder):
         write_atomically(page, render_sheet(sheet).encode())
     for path in wanted.values():
@@ -99,6 +105,17 @@ def write_tear_sheet(
             with storage_errors(path.parent, "folder"):
                 write_atomically(path, _exported(sheet, path.suffix))
     return page
+
+
+def _chosen(artifact_id: str | None, store: ArtifactStore) -> Artifact:
+    if artifact_id is None:
+        made = [store.newest(kind) for kind in KINDS if store.all_of(kind)]
+        if made:
+            return max(made, key=lambda artifact: artifact.manifest["created_at"])
+    found = store.newest("backtest", artifact_id)
+    if found.manifest["kind"] not in KINDS:
+        raise StoreError(f"{found.id} is no backtest: give the id of one, or of a walk-forward")
+    return found
 
 
 def _exported(sheet: Sheet, suffix: str) -> bytes:
@@ -164,7 +181,6 @@ def render_sheet(sheet: Sheet) -> str:
         n_drawn=len(drawn),
         ladder_chart=charts.ladder_chart(metrics["cost_ladder"]) if metrics["cost_ladder"] else "",
         months=monthly(sheet.ts_ns, sheet.equity),
-        tiers=tier_costs(sheet),
         trades=sheet.trades.slice(0, LISTED).to_pylist(),
         n_listed=min(LISTED, len(pnl)),
     )
@@ -214,18 +230,6 @@ def monthly(ts_ns: NDArray[np.int64], equity: NDArray[np.float64]) -> dict[int, 
         year = table.setdefault(1970 + int(at) // 12, [None] * 12)
         year[int(at) % 12] = float(earned)
     return table
-
-
-def tier_costs(sheet: Sheet) -> list[dict[str, Any]]:
-    """Return trades and profit of each tier that answered; empty where nothing was served."""
-    names = set(sheet.trades.column_names)
-    if "tier" not in names or sheet.trades["tier"].null_count == len(sheet.trades):
-        return []
-    tier, pnl = np.array(sheet.trades["tier"].to_pylist(), object), sheet.column("pnl")
-    return [
-        {"tier": name, "n": int((tier == name).sum()), "pnl": float(pnl[tier == name].sum())}
-        for name in sorted({t for t in tier if t is not None})
-    ]
 
 
 def _thinned(n: int) -> NDArray[np.int64]:

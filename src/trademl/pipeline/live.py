@@ -342,7 +342,13 @@ def _check_columns(strategy: Strategy, columns: tuple[str, ...]) -> None:
 
 def _quotes(strategy: Strategy, options: LiveOptions) -> tuple[Quotes, str]:
     if options.feed == "recorded":
-        return read_quotes(strategy.feed), recording_id(strategy.feed)
+        quotes = read_quotes(strategy.feed)
+        if any(event.dividend or event.is_roll for event in quotes.events):
+            raise ConfigError(
+                "[feed] adjustments has dividends or rolls, which the paper broker does not pay: "
+                "leave them out, or trade a feed without them"
+            )
+        return quotes, recording_id(strategy.feed)
     market = replace(SimulatedMarket(), n_quotes=options.n_simulated, seed=strategy.seed)
     return simulate(market).quotes, f"simulated, {market.n_quotes} quotes, seed {market.seed}"
 

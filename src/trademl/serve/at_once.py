@@ -16,7 +16,7 @@ from trademl.serve.formats import CSV, JSON, RECORDIO, one_prediction
 from trademl.serve.messages import Answer, Request
 from trademl.serve.model_pool import Held
 from trademl.serve.number_text import read_csv_row, read_json_row
-from trademl.serve.provenance import head_start, id_of
+from trademl.serve.provenance import head_start
 from trademl.serve.rows import around_features
 
 _JSON, _CSV, _RECORDIO = JSON.encode(), CSV.encode(), RECORDIO.encode()
@@ -49,7 +49,7 @@ class AtOnce:
         head = b"%b%.3f\r\nX-Request-Id: %b\r\n" % (
             head_start(tier, reason, model.head),
             queue_s * 1000,
-            id_of(request),
+            request.id,
         )
         body = one_prediction(score, 1.0 if score >= model.threshold else 0.0)
         return Answer(200, body, "application/json", "", head)

@@ -83,7 +83,7 @@ def brief_abstention(request: Request, tier: str, reason: str, queue_s: float) -
     """
     if not _SAID_OF_ABSTENTION.isdisjoint(request.headers):
         return None
-    request_id = id_of(request)
+    request_id = request.id
     queue_ms = b"%.3f" % (queue_s * 1000)
     head = b"%b%b\r\nX-Request-Id: %b\r\n" % (head_start(tier, reason, b""), queue_ms, request_id)
     body = b'%b%b,"request_id":"%b"}}' % (_body_start(tier, reason), queue_ms, request_id)

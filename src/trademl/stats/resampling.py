@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.stats.bootstrap import MIN_BLOCKS
 
-Figures = Callable[[NDArray[np.float64]], dict[str, float | None]]
+Figures = Callable[[NDArray[Any]], dict[str, float | None]]
 
 
 def resamples(
-    value_N: NDArray[np.float64], *, block_length: int, seed: int, n_resamples: int
-) -> Iterator[NDArray[np.float64]]:
+    value_N: NDArray[Any], *, block_length: int, seed: int, n_resamples: int
+) -> Iterator[NDArray[Any]]:
     """Yield resamples of N observations, whole blocks at a time (Politis and Romano, 1992)."""
     n, rng = len(value_N), np.random.default_rng(seed)
     n_blocks = math.ceil(n / block_length)
@@ -29,7 +30,7 @@ def resamples(
 
 
 def intervals(
-    value_N: NDArray[np.float64],
+    value_N: NDArray[Any],
     figures: Figures,
     *,
     block_length: int,

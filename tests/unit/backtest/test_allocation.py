@@ -14,8 +14,8 @@ from trademl.backtest.allocation import AllocationRules, Weights, run_allocation
 from trademl.backtest.limits import Limits
 from trademl.backtest.panel import Panel, panel_of
 from trademl.errors import DataError
-from trademl.market.adjustments import Event
 from trademl.market.costs import Costs
+from trademl.market.events import Event
 from trademl.market.quotes import NS_PER_S
 
 HOUR = 3600 * NS_PER_S

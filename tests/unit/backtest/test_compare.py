@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from backtest_cases import START_NS, bids
 
-from trademl.backtest.compare import CAUSES, History, compare_histories
+from trademl.backtest.compare import CAUSES, compare_histories
+from trademl.backtest.histories import History
+from trademl.backtest.live_rows import Decided
 from trademl.backtest.trade_rows import TradeRow, rows_of_file
 from trademl.errors import DataError
 
@@ -39,6 +43,70 @@ def causes(one, other, **options):
     found = compare_histories(one, other, **options)
     assert sum(row["pnl"] for row in found["causes"].values()) == pytest.approx(found["difference"])
     return {cause: row["pnl"] for cause, row in found["causes"].items() if row["n"]}
+
+
+def live(*trades, decided=None, quotes=None):
+    """Return a live run that decided on seconds 0 and 100 and, in between, as told."""
+    said = {0: "order", 100: "below", **(decided or {})}
+    told = {
+        START_NS + second * S: Decided(
+            *(word if isinstance(word, tuple) else (word, "biggest", 1.0))
+        )
+        for second, word in said.items()
+    }
+    return History("live", list(trades), {}, quotes, (min(told), max(told)), told)
+
+
+def test_a_trade_that_live_answered_from_no_tier_is_the_tier():
+    mute = live(trade(order_id=None), decided={50: ("abstained", "abstain", 1.0)})
+
+    assert causes(history(trade(), trade(2, at=50, until=60)), mute) == {"tier": -1.0}
+
+
+def test_a_trade_that_a_smaller_tier_said_no_to_is_the_tier():
+    small = live(trade(order_id=None), decided={50: ("below", "smallest", 1.0)})
+
+    assert causes(history(trade(), trade(2, at=50, until=60)), small) == {"tier": -1.0}
+
+
+def test_a_trade_that_live_did_not_decide_on_is_a_missed_tick():
+    assert causes(history(trade(), trade(2, at=50, until=60)), live(trade(order_id=None))) == {
+        "missed tick": -1.0
+    }
+
+
+def test_a_trade_that_the_same_tier_said_no_to_is_the_signal():
+    no = live(trade(order_id=None), decided={50: "below"})
+
+    assert causes(history(trade(), trade(2, at=50, until=60)), no) == {"signal": -1.0}
+
+
+def test_a_trade_that_was_rejected_live_is_the_fill():
+    away = live(trade(order_id=None), decided={50: "rejected"})
+
+    assert causes(history(trade(), trade(2, at=50, until=60)), away) == {"fill": -1.0}
+
+
+def test_a_trade_that_only_a_smaller_tier_made_is_the_tier():
+    small = trade(at=50, until=60, order_id=None, tier="smallest")
+    run = live(trade(order_id=None), small, decided={50: ("order", "smallest", 1.0)})
+
+    assert causes(history(trade()), run) == {"tier": 1.0}
+
+
+def test_an_answer_that_was_late_live_is_latency():
+    late = trade(opened_at_ns=START_NS + S, paid=100.5, order_id=None, latency_ms=900.0)
+
+    assert causes(history(trade()), live(late)) == {"latency": -0.5}
+
+
+def test_trades_outside_of_the_time_that_both_cover_are_left_out():
+    whole = history(trade(), trade(2, at=200, until=210))
+    whole = replace(whole, window=(START_NS, START_NS + 300 * S))
+
+    found = compare_histories(whole, live(trade(order_id=None)))
+
+    assert (found["one"]["n_outside"], found["difference"]) == (1, 0.0)
 
 
 def test_alike_histories_differ_in_nothing():

@@ -140,6 +140,37 @@ def test_a_trade_of_a_model_leads_back_to_its_batch(store, ledger):
     assert any(what.startswith("a deployment") for what in found["missing"])
 
 
+def test_a_trade_of_a_walk_forward_leads_back_to_the_model_of_its_window(store, ledger):
+    add_batch(ledger)
+    add_study(ledger)
+    for name in ("model-1", "model-2"):
+        add_model(ledger, name)
+    walk = tables.WalkForward(
+        id="walkforward-1", batch_id="batch-1", from_ns=0, to_ns=99, settings={}, metrics={},
+        path="/p",
+    )  # fmt: skip
+    windows = [
+        {
+            "number": k, "model_id": f"model-{k + 1}", "verdict": "promote", "reasons": [],
+            "n_learned": 9, "traded_from_ns": 50 * k, "traded_to_ns": 50 * k + 49, "n_trades": 1,
+            "pnl": 1.0, "ungated_pnl": 1.0,
+        }
+        for k in range(2)
+    ]  # fmt: skip
+    trade = {
+        "number": 0, "order_id": 4, "side": "buy", "opened_at_ns": 61, "entry_price": 1.0,
+        "closed_at_ns": 70, "exit_price": 2.0, "exit_reason": "time", "fees": 0.0, "pnl": 1.0,
+        "score": 0.9, "decided_at_ns": 60,
+    }  # fmt: skip
+    ledger.replace(walk, (tables.WalkWindow, "walk_forward_id", windows))
+    account = tables.Backtest(id="walkforward-1", engines=[], metrics={}, path="/p")
+    ledger.replace(account, (tables.Trade, "backtest_id", [trade]))
+
+    found = explain_trade("walkforward-1", 0, store, ledger)
+
+    assert (found["model"]["id"], found["batch"]["id"]) == ("model-2", "batch-1")
+
+
 def test_no_such_trade_says_how_many_there_are(trade_file, store, ledger):
     made = trade_file()
 

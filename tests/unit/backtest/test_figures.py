@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from backtest_cases import BUY, bids, signal, signals_of
 
+from trademl.backtest.benchmarks import always_in, random_holdings
 from trademl.backtest.compiled import run_compiled
-from trademl.backtest.figures import capacity, figures, figures_of, returns_of
+from trademl.backtest.figures import figures, figures_of, returns_of, trades_of
 from trademl.backtest.run import backtest
 from trademl.backtest.settings import BacktestConfig
-from trademl.backtest.statistics import equity_curve
+from trademl.backtest.statistics import equity_curve, performance
 from trademl.market.costs import Costs
 from trademl.market.quotes import NS_PER_S
 
@@ -71,7 +72,7 @@ def test_turnover_is_what_is_bought_and_sold_in_a_year_over_the_capital():
     told = figures(quotes, trades, ts_ns, equity, costs, config, seed=1)
 
     a_year = 365.25 * 86_400 / 2  # spans of two seconds
-    assert told["turnover_per_year"] == pytest.approx((100.25 + 101.25) / 1_000 * a_year)
+    assert told["turnover_per_year"]["value"] == pytest.approx((100.25 + 101.25) / 1_000 * a_year)
 
 
 def test_capacity_is_what_nine_of_ten_entries_found_shown():
@@ -85,8 +86,10 @@ def test_capacity_is_what_nine_of_ten_entries_found_shown():
     trades = run_compiled(quotes, signals, Costs(partial_fills=False))
 
     assert len(trades) == n - 1
-    assert capacity(quotes, trades) == pytest.approx(np.quantile(sizes[:-1], 0.1))
-    assert capacity(bids(100.0, 100.0), trades) is None
+    told = trades_of(quotes, trades, Costs(), BacktestConfig()).figures()
+    assert told["capacity_units"] == pytest.approx(np.quantile(sizes[:-1], 0.1))
+    unknown = trades_of(bids(*([100.0] * n)), trades, Costs(), BacktestConfig()).figures()
+    assert unknown["capacity_units"] is None
 
 
 def test_every_figure_has_an_interval_that_holds_it_and_benchmarks_beside_it():
@@ -95,9 +98,37 @@ def test_every_figure_has_an_interval_that_holds_it_and_benchmarks_beside_it():
     signals = signals_of(*(signal(k, BUY, 5, 5, score=rng.random()) for k in range(0, 19_000, 20)))
     result = backtest(quotes, signals, Costs(), threshold=0.5, engines=["compiled"])
 
-    told = result.metrics["figures"]
-    for name in ("sharpe", "sortino", "annual_volatility", "hit_rate", "profit_factor"):
-        assert told[name]["low"] < told[name]["value"] < told[name]["high"], name
-    assert 0 <= told["deflated_sharpe"] <= told["probabilistic_sharpe"] <= 1
+    told = {n: v for n, v in result.metrics["figures"].items() if isinstance(v, dict)}
+    unknown = {"capacity_units"}  # no sizes are shown
+    for name in told.keys() - unknown:
+        assert told[name]["low"] <= told[name]["value"] <= told[name]["high"], name
     for beside in result.metrics["benchmarks"].values():
-        assert {"sharpe", "max_drawdown", "hit_rate"} <= set(beside)
+        assert beside["figures"].keys() == told.keys()
+
+
+def test_random_entries_hold_for_as_long_as_the_backtest():
+    rng = np.random.default_rng(5)
+    quotes = bids(*(1_000 + np.cumsum(rng.normal(0, 1, 20_000))), spread=0.0)
+    clustered = [0.9 if k % 4_000 < 800 else 0.1 for k in range(0, 19_000, 20)]
+    signals = signals_of(
+        *(signal(k, BUY, 5, 5, 60, s) for k, s in zip(range(0, 19_000, 20), clustered, strict=True))
+    )
+    result = backtest(quotes, signals, Costs(), threshold=0.5, engines=["compiled"])
+
+    by_chance = result.metrics["benchmarks"]["random_entry"]["exposure"]
+
+    assert by_chance == pytest.approx(result.metrics["exposure"], rel=0.05)
+
+
+def test_random_holdings_are_held_as_often_and_as_long_and_always_in_nearly_always():
+    quotes = bids(*(100 + np.cumsum(np.random.default_rng(1).normal(0, 1, 5_000))))
+    signals = signals_of(*(signal(k, BUY, time_limit_s=40) for k in range(0, 4_900, 100)))
+    trades = run_compiled(quotes, signals, Costs(latency_ms=500))
+
+    for drawn in random_holdings(quotes, trades, Costs(latency_ms=500), seed=3):
+        assert len(drawn) >= len(trades) - 1  # the end of the recording may cut the last
+        assert drawn.exit_index.sum() - drawn.entry_index.sum() == pytest.approx(
+            trades.exit_index.sum() - trades.entry_index.sum(), rel=0.05
+        )
+    every = always_in(quotes, trades, Costs(latency_ms=500))
+    assert performance(quotes, every)["exposure"] > 0.9

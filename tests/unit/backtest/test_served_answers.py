@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from trademl.backtest.compiled import run_compiled
 from trademl.backtest.late import delayed
 from trademl.backtest.live_history import Live, live_at, live_history
-from trademl.backtest.replay import Served, serving_costs
 from trademl.backtest.run import DEFAULT
 from trademl.backtest.served_answers import Answers, ReplayConfig, modelled_answers
+from trademl.backtest.serving_costs import Served, serving_costs
 from trademl.errors import ConfigError
 from trademl.ledger import Ledger
 from trademl.market.costs import Costs

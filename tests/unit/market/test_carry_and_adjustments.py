@@ -9,9 +9,10 @@ import pytest
 
 from market_cases import make_quotes
 from trademl.errors import ConfigError, DataError
-from trademl.market.adjustments import Event, adjust
+from trademl.market.adjustments import adjust, payments
 from trademl.market.carry import carried_each, financing
 from trademl.market.costs import Costs
+from trademl.market.events import Event
 from trademl.market.fills import settle
 from trademl.market.friction import tape_of, volatility
 from trademl.market.orders import Orders
@@ -63,7 +64,7 @@ def test_split_leaves_no_jump_and_changes_no_profit():
     quotes = make_quotes([100.0, 25.0, 26.0], spread=0.0, seconds=[0, 10, 20])
     split = Event(int(quotes.ts_event[1]), split=4)
 
-    adjusted, _ = adjust(quotes, [split], FREE)
+    adjusted = adjust(quotes, [split])
 
     assert adjusted.bid.tolist() == [100.0, 100.0, 104.0]
 
@@ -73,7 +74,7 @@ def test_dividend_is_paid_for_each_old_share():
     ts = quotes.ts_event
     events = [Event(int(ts[1]), split=2), Event(int(ts[2]), dividend=0.5)]
 
-    _, carry = adjust(quotes, events, FREE)
+    carry = payments(adjust(quotes, events), FREE)
 
     assert held(carry, quotes, 0, 2) == 1.0
     assert held(carry, quotes, 0, 2, side=-1) == -1.0
@@ -84,7 +85,8 @@ def test_roll_takes_the_gap_off_and_costs_two_fills():
     quotes = make_quotes([100.0, 103.0, 104.0], spread=0.25, seconds=[0, 10, 20])
     roll = Event(int(quotes.ts_event[1]), roll_gap=3.0, is_roll=True)
 
-    adjusted, carry = adjust(quotes, [roll], Costs(slippage=0.5, fee_per_unit=2, multiplier=10))
+    adjusted = adjust(quotes, [roll])
+    carry = payments(adjusted, Costs(slippage=0.5, fee_per_unit=2, multiplier=10))
 
     assert adjusted.bid.tolist() == [100.0, 100.0, 101.0]
     assert held(carry, quotes, 0, 2) == -(10 * (0.25 + 1.0) + 4)
@@ -94,7 +96,42 @@ def test_adjusting_reads_nothing_of_the_future():
     quotes = make_quotes([100.0, 50.0, 25.0], spread=0.0, seconds=[0, 10, 20])
     events = [Event(int(quotes.ts_event[k]), split=2) for k in (1, 2)]
 
-    assert adjust(quotes, events, FREE)[0].bid[1] == adjust(quotes, events[:1], FREE)[0].bid[1]
+    assert adjust(quotes, events).bid[1] == adjust(quotes, events[:1]).bid[1]
+
+
+def test_label_is_paid_the_dividend_that_it_was_held_over():
+    quotes = make_quotes([100.0, 99.0, 99.0], spread=0.0, seconds=[0, 10, 20])
+    adjusted = adjust(quotes, [Event(int(quotes.ts_event[1]), dividend=1.0)])
+
+    bought = settle(adjusted, one_order(15), FREE)
+    sold = settle(adjusted, one_order(15, side=-1), FREE)
+
+    assert (bought.pnl[0], sold.pnl[0]) == (0.0, 0.0)
+
+
+def test_a_slice_pays_by_the_splits_before_it():
+    quotes = make_quotes([100.0, 50.0, 49.0, 49.0], spread=0.0, seconds=[0, 10, 20, 30])
+    ts = quotes.ts_event
+    events = [Event(int(ts[1]), split=2), Event(int(ts[2]), dividend=0.5)]
+    later = adjust(quotes, events).slice(1, 4)
+
+    assert held(payments(later, FREE), later, 0, 2) == 1.0
+
+
+def test_events_given_twice_are_refused():
+    quotes = make_quotes([100.0, 50.0])
+    split = [Event(int(quotes.ts_event[1]), split=2)]
+
+    with pytest.raises(DataError, match="adjusted already"):
+        adjust(adjust(quotes, split), split)
+
+
+def test_a_roll_that_takes_prices_below_zero_is_refused():
+    quotes = make_quotes([100.0, 103.0])
+    roll = Event(int(quotes.ts_event[1]), roll_gap=300.0, is_roll=True)
+
+    with pytest.raises(DataError, match="rolls take the price"):
+        adjust(quotes, [roll])
 
 
 def test_quotes_outside_of_sessions_fill_nothing():

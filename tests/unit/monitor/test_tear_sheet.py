@@ -5,7 +5,6 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,7 +16,7 @@ from trademl.backtest.user_strategy import backtest_strategy
 from trademl.errors import ConfigError, StoreError
 from trademl.market.costs import Costs
 from trademl.monitor import tear_sheet
-from trademl.monitor.tear_sheet import monthly, read_sheet, rolling_sharpe, write_tear_sheet
+from trademl.monitor.tear_sheet import monthly, rolling_sharpe, write_tear_sheet
 from trademl.store.artifacts import ArtifactStore
 
 NS_PER_DAY = 86_400 * 1_000_000_000
@@ -165,19 +164,36 @@ def test_a_drawn_curve_keeps_its_lowest_and_its_highest_point(monkeypatch):
     assert {int(equity.argmin()), int(equity.argmax()), 0, 4_999} <= set(kept.tolist())
 
 
-def test_tiers_that_answered_are_told_apart(page_of, tmp_path):
+def test_an_artifact_that_is_no_backtest_is_refused(tmp_path):
+    store = ArtifactStore(tmp_path / "artifacts")
+    with store.create("batch-0123456789ab", parents=[], parameters={}):
+        pass
+
+    with pytest.raises(StoreError, match="batch-0123456789ab is no backtest"):
+        write_tear_sheet("batch-0123456789ab", store, tmp_path / "reports")
+
+
+def test_a_picture_lies_beside_the_page_where_it_is_asked_for(page_of, tmp_path):
+    page_of(OFTEN, has_picture=True)
+
+    assert (tmp_path / "reports" / "backtest-0123456789ab.png").is_file()
+
+
+def test_a_replay_shows_what_degradations_and_tiers_cost(page_of, tmp_path):
     page_of(OFTEN)
-    sheet = read_sheet(ArtifactStore(tmp_path / "artifacts").newest("backtest"))
-    n = len(sheet.trades)
-    tier = ["big"] + ["cached"] * (n - 1)
-    place = sheet.trades.column_names.index("tier")
-    served = tear_sheet.Sheet(
-        sheet.artifact, sheet.ts_ns, sheet.equity,
-        sheet.trades.set_column(place, "tier", pa.array(tier)),
-    )  # fmt: skip
+    store = ArtifactStore(tmp_path / "artifacts")
+    told = {
+        "kind": "recorded", "served": 4.0, "ideal": 7.5, "interaction": 0.25,
+        "by": {"latency": 2.25, "smaller tier": 1.0},
+        "tiers": [
+            {"tier": "smallest", "n_answers": 9, "n_trades": 3, "net_pnl": -1.5, "cost": 3.125}
+        ],
+    }  # fmt: skip
+    sheet = tear_sheet.read_sheet(store.newest("backtest"))
+    sheet.artifact.manifest["metrics"]["serving"] = told
 
-    rows = tear_sheet.tier_costs(served)
+    text = tear_sheet.render_sheet(sheet)
 
-    assert tear_sheet.tier_costs(sheet) == []
-    assert [(row["tier"], row["n"]) for row in rows] == [("big", 1), ("cached", n - 1)]
-    assert sum(row["pnl"] for row in rows) == pytest.approx(sheet.column("pnl").sum())
+    assert "<td>smaller tier</td><td>1</td>" in text
+    assert "<td>smallest</td><td>9</td><td>3</td>" in text
+    assert "<td>3.125</td>" in text

@@ -20,9 +20,8 @@ from trademl.market.fills import (
     is_stop_reached,
     later,
     shown,
-    slippage_on,
 )
-from trademl.market.friction import friction_of, tape_of
+from trademl.market.friction import friction_of, slippage_on, tape_of
 from trademl.market.orders import Side
 
 FILLABLE = (bt.Order.Market, bt.Order.Limit, bt.Order.Stop)

@@ -24,7 +24,8 @@ from trademl.backtest.limits import Limits
 from trademl.backtest.signals import Signals, check_signals
 from trademl.backtest.targets import Targets, check_targets, trades_of_fills
 from trademl.backtest.trades import Fills, OpenPosition, Trades
-from trademl.market.carry import Carry, carried_each, financing
+from trademl.market.adjustments import payments
+from trademl.market.carry import Carry, carried_each
 from trademl.market.costs import Costs
 from trademl.market.friction import as_traded
 from trademl.market.quotes import NS_PER_S, Quotes
@@ -61,7 +62,7 @@ def run_backtrader(
         If the signals cannot be traded on the recording.
     """
     check_signals(quotes, signals)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     first = int(signals.orders.quote_index[0]) if len(signals) else len(quotes)
     cerebro = _cerebro(quotes, costs, carry, first=first)
     cerebro.addstrategy(BarrierStrategy, signals=signals, limits=limits)
@@ -85,7 +86,7 @@ def run_targets(
         If the targets cannot be followed on the recording.
     """
     check_targets(quotes, targets)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     cerebro = _cerebro(quotes, costs, carry)
     cerebro.addstrategy(TargetStrategy, targets=targets, limits=limits)
     (strategy,) = cerebro.run()
@@ -119,7 +120,7 @@ def run_strategy(
         From flat to flat. Where the strategy raised, those that had ended, with ``stopped`` saying
         what and where.
     """
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     cerebro = _cerebro(quotes, costs, carry, cash=cash, limits=limits)
     cerebro.addsizer(UnitSizer, most=limits.max_units)
     cerebro.addstrategy(strategy, **parameters)

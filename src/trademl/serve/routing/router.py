@@ -11,8 +11,8 @@ from typing import Any
 import orjson
 
 from trademl.serve.ladder import LONGEST_S
-from trademl.serve.messages import Answer, Request, failure
-from trademl.serve.provenance import ID_HEADERS, Provenance, abstention
+from trademl.serve.messages import ID_HEADERS, Answer, Request, failure
+from trademl.serve.provenance import Provenance, abstention
 from trademl.serve.routing.exchange import Exchange, HedgeBudget, Outcome
 from trademl.serve.routing.metrics import CONTENT_TYPE, exposition
 from trademl.serve.routing.region import Region
