@@ -50,7 +50,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import record_look
-from trademl.train.model import LinearModel, load_binary_model
+from trademl.train.model import BinaryModel, load_binary_model
 from trademl.train.studies import read_trials
 
 DEGRADATIONS = ("latency", "smaller tier", "stale cache", "abstention", "model changes")
@@ -331,13 +331,13 @@ def _served(
     return Served(answers, given_N, live_N, smaller_MN, _cut(given), live_cut_N, cuts_M)
 
 
-def _cut(model: LinearModel) -> float:
+def _cut(model: BinaryModel) -> float:
     return float(np.float32(model.threshold))
 
 
 def _live(
     model_id: str,
-    given: LinearModel,
+    given: BinaryModel,
     given_N: NDArray[np.float64],
     spans: Sequence[Live],
     rows: Split,
@@ -368,7 +368,7 @@ def _live(
 
 def _load_live(
     span: Live, rows: Split, own: NDArray[np.bool_], ledger: Ledger
-) -> tuple[LinearModel, FeatureRecipe]:
+) -> tuple[BinaryModel, FeatureRecipe]:
     dataset = _dataset_of(span.model_id, ledger)
     row = ledger.get(tables.Model, span.model_id)
     if row is None:

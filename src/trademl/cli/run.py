@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from trademl.cli import options
 from trademl.cli.output import check_lines, emit
 from trademl.cli.session import open_session
 
 if TYPE_CHECKING:
-    from trademl.pipeline.run import Result
+    from trademl.pipeline.recorded import Result
 
 
 def run(
+    strategy: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Strategy file, as --config.")
+    ] = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Take a strategy from its quotes to a report; steps that are done are skipped."""
-    _run(config, workspace, {}, json)
+    if strategy is not None and config is not None:
+        raise typer.BadParameter("give the strategy file once: as FILE or by --config")
+    _run(strategy or config, workspace, {}, json)
 
 
 def demo(
@@ -50,11 +57,19 @@ def _run(
     *,
     needs_file: bool = True,
 ) -> None:
+    from trademl.cli.allocation import allocation_lines
+    from trademl.config import process_environment
     from trademl.pipeline.run import run as run_pipeline
 
     with open_session(config, workspace, flags=flags, needs_file=needs_file) as session:
-        result = run_pipeline(session.strategy, session.workspace, progress=session.progress)
-    emit(result, as_json=as_json, lines=_lines(result))
+        result = run_pipeline(
+            session.strategy,
+            session.workspace,
+            environment=process_environment(),
+            progress=session.progress,
+        )
+    lines = allocation_lines(result) if "allocation" in result else _lines(result)
+    emit(result, as_json=as_json, lines=lines)
 
 
 def _lines(result: Result) -> list[str]:

@@ -18,7 +18,7 @@ from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.jobs import MODEL_FILE
-from trademl.train.model import load_binary_model
+from trademl.train.model import load_model
 from trademl.train.proof import check_proof
 from trademl.train.registry import strategies_of
 
@@ -105,7 +105,7 @@ def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedM
     """Return a deployment's model, loaded and ready to be served."""
     artifact = store.get(deployment.model_id)
     mode: Mode = "live" if deployment.mode == "live" else "shadow"
-    return served(load_binary_model(artifact.file(MODEL_FILE)), artifact.id, mode=mode)
+    return served(load_model(artifact.file(MODEL_FILE)), artifact.id, mode=mode)
 
 
 def deployed_strategies(

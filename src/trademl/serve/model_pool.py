@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from trademl.errors import ServeError, StoreError
+from trademl.errors import MissingExtraError, ServeError, StoreError
 from trademl.serve.archives import MAX_UNPACKED_BYTES, check_digest, unpacked_bytes
 from trademl.serve.served import Mode, ServedModel, served
 from trademl.train.model import load_model
@@ -149,7 +149,7 @@ class ModelPool:
             held.model, held.row_s = loaded
             self.touch(held)
             return loaded.model
-        except (ServeError, StoreError) as error:
+        except (MissingExtraError, ServeError, StoreError) as error:
             held.failed_at_s = self.now()
             _log.warning("model %s is not loaded: %s", held.file.id, error)
             raise

@@ -6,9 +6,6 @@ import gzip
 import io
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path
-
-from trademl.errors import StoreError
 
 
 def pack(members: Mapping[str, bytes], *, level: int = 6) -> bytes:
@@ -20,21 +17,3 @@ def pack(members: Mapping[str, bytes], *, level: int = 6) -> bytes:
             entry.size = len(members[name])
             tar.addfile(entry, io.BytesIO(members[name]))
     return gzip.compress(tar_bytes.getvalue(), compresslevel=level, mtime=0)
-
-
-def unpack(path: Path) -> dict[str, bytes]:
-    """Return the files of an archive; nothing is written, so their names do no harm.
-
-    Raises
-    ------
-    StoreError
-        If it is missing or damaged.
-    """
-    try:
-        with tarfile.open(path, mode="r:gz") as tar:
-            files = {entry.name: tar.extractfile(entry) for entry in tar if entry.isfile()}
-            return {name: file.read() for name, file in files.items() if file}
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist: train again") from error
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise StoreError(f"{path} is not a model.tar.gz ({error}): train again") from error
