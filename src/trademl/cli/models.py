@@ -269,7 +269,7 @@ def _figure(found: Mapping[str, Any]) -> str:
         found["high"],
         f"{found['versus']} {_number(found['baseline'])}",
     )
-    between = "too few rows" if low is None else f"95 % {_number(low)} to {_number(high)}"
+    between = "no interval" if low is None else f"95 % {_number(low)} to {_number(high)}"
     return f"{_number(found['value'])} ({between}; {versus})"
 
 

@@ -180,13 +180,7 @@ def _metrics(
     equal: Allocation,
 ) -> dict[str, Any]:
     ours, theirs = quarter_returns(model, walk.weights), quarter_returns(equal, walk.weights)
-    excess = intervals(
-        ours - theirs,
-        lambda value: {"mean": float(value.mean())},
-        block_length=1,
-        confidence=CONFIDENCE,
-        seed=strategy.seed,
-    )["mean"]
+    excess = mean_interval(ours - theirs, strategy.seed)
     figures = {"account": account_figures(model), "equal_weights": account_figures(equal)}
     has_edge = excess is not None and excess[0] > 0 and figures["account"]["annual_return"] > 0
     rebalances = model.rebalances()
@@ -216,6 +210,18 @@ def _metrics(
             "are alike.",
         ],
     }
+
+
+def mean_interval(value_R: NDArray[np.float64], seed: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of quarters, None where they are too few."""
+    found = intervals(
+        value_R,
+        lambda drawn: {"mean": float(drawn.mean())},
+        block_length=1,
+        confidence=CONFIDENCE,
+        seed=seed,
+    )
+    return found["mean"]
 
 
 def quarter_returns(account: Allocation, weights: Weights) -> NDArray[np.float64]:

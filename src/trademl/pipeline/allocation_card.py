@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trademl.pipeline.allocate import AllocationReport
+from trademl.pipeline.allocate import AllocationReport, mean_interval
 from trademl.pipeline.strategy import Strategy
 from trademl.store.identity import digest_file
 from trademl.train.card_file import shown_columns
@@ -46,7 +47,7 @@ def forecaster_card(
             "threshold": None,
         },
         "selection": {"verdict": told["verdict"], "reasons": told["reasons"]},
-        "figures": _figures(told, report),
+        "figures": _figures(told, report, strategy.seed),
         "limits": [
             *report.metrics["limits"],
             "figures of the walk are of all its quarters and models, not of this one alone",
@@ -76,10 +77,10 @@ def _data(told: Mapping[str, Any], report: AllocationReport, model: Model) -> di
     }
 
 
-def _figures(told: Mapping[str, Any], report: AllocationReport) -> list[dict[str, Any]]:
+def _figures(told: Mapping[str, Any], report: AllocationReport, seed: int) -> list[dict[str, Any]]:
     metrics = report.metrics
-    low, high = metrics["excess_interval"] or (None, None)
     ours, equal = metrics["account"], metrics["equal_weights"]
+    own_R, equal_R = np.array(metrics["returns"]), np.array(metrics["equal_returns"])
 
     def figure(name: str, rows: str, value: Any, baseline: Any, versus: str) -> dict[str, Any]:
         return {
@@ -87,12 +88,15 @@ def _figures(told: Mapping[str, Any], report: AllocationReport) -> list[dict[str
             "baseline": baseline, "versus": versus,
         }  # fmt: skip
 
-    excess = figure("return of a quarter beside equal weights", "walk",
-                    metrics["excess_per_quarter"], 0.0, "equal weights")  # fmt: skip
+    quarter = figure("mean return of a quarter", "walk", _mean(own_R), _mean(equal_R),
+                     "equal weights")  # fmt: skip
+    excess = figure("mean return beside equal weights", "walk", metrics["excess_per_quarter"], 0.0,
+                    "equal weights")  # fmt: skip
     return [
         figure("share of squared error taken off", "validation", told["validation_gain"], 0.0,
                "the mean of the training rows"),
-        excess | {"low": low, "high": high},
+        quarter | _bounds(mean_interval(own_R, seed)),
+        excess | _bounds(metrics["excess_interval"]),
         figure("annual return", "walk", ours["annual_return"], equal["annual_return"],
                "equal weights"),
         figure("deepest drawdown", "walk", ours["max_drawdown"], equal["max_drawdown"],
@@ -100,3 +104,12 @@ def _figures(told: Mapping[str, Any], report: AllocationReport) -> list[dict[str
         figure("correlation of forecast and return", "walk", metrics["forecast_correlation"], 0.0,
                "no forecast"),
     ]  # fmt: skip
+
+
+def _mean(value_R: NDArray[np.float64]) -> float | None:
+    return float(value_R.mean()) if len(value_R) else None
+
+
+def _bounds(interval: Sequence[float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {"low": low, "high": high}

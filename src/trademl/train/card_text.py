@@ -120,7 +120,7 @@ def _number(value: float | None) -> str:
 
 def _interval(figure: Mapping[str, Any]) -> str:
     if figure["low"] is None:
-        return "too few rows"
+        return "none"
     return f"{_number(figure['low'])} to {_number(figure['high'])}"
 
 

@@ -91,6 +91,6 @@ def test_a_card_begins_with_its_verdict_and_shows_no_number_without_its_baseline
     text = card_markdown(CARD)
 
     assert text.splitlines()[2] == "**no edge after costs**"
-    assert "| gain | validation | 0.25 | too few rows | 0 | the mean |" in text
+    assert "| gain | validation | 0.25 | none | 0 | the mean |" in text
     assert "A\\|B" not in text.split("## Data")[0]
     assert text.endswith("- few rows\n")
