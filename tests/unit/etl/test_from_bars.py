@@ -8,7 +8,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from trademl.backtest.jobs import _signals
+from trademl.backtest.jobs import signals_on
 from trademl.errors import DataError
 from trademl.etl.adopt import open_dataset
 from trademl.etl.from_files import build_features_from_files
@@ -121,7 +121,7 @@ def test_every_row_is_proven_in_a_workspace_and_no_backtest_pretends(dataset, tm
     batch = read_batch(store.get(adopted.manifest["parents"][0]))
     assert batch.bars is not None
     with pytest.raises(DataError, match="live on bars"):
-        _signals(batch, batch.order_id, np.ones(len(batch)), Costs())
+        signals_on(batch, batch.order_id, np.ones(len(batch)), Costs())
     ledger.close()
 
 
