@@ -49,7 +49,7 @@ BENCHMARK = Benchmark(
         "DataLoader reads rows that lie in memory already, the stream maps a file that is in the "
         "page cache: a disk is not shown.",
         "The stream keeps blocks of 16 neighbouring rows together, DataLoader shuffles every row.",
-        "The bubble is that of two stages cut by hand to equal halves, eight microbatches, 1F1B.",
+        "The bubble is that of two stages cut by hand to equal halves, 16 microbatches, 1F1B.",
         "pandas makes the same 57 indicators with rolling windows, one asset after another, in the "
         "one thread that it has; trademl has two. Assets trade at the same hours.",
         "GPUs: see benchmarks/gpu.py and docs/scaling.md.",
@@ -73,6 +73,7 @@ def measure(quick: bool) -> Measurement:
         "ddp2_vs_1": ratio(seconds["one_process"], seconds["two_processes"]),
         "ddp2_vs_1_with_two_threads": ratio(seconds["two_threads"], seconds["two_processes"]),
         "bubble_vs_formula": ratio(seconds["pipeline_step"], ranks["formula"]),
+        "pipeline_processor_vs_alone": ranks["processor_vs_alone"],
         "indicators_vs_pandas": ratio(seconds["pandas"], seconds["indicators"]),
         "indicators_s": seconds["indicators"],
         **differences,
@@ -80,6 +81,8 @@ def measure(quick: bool) -> Measurement:
     notes = [
         f"stream: {loading['rows'] / seconds['stream']:,.0f} rows of {D} columns a second",
         f"bubble: {ranks['bubble']:.1%} of the step by the formula",
+        "pipeline_processor_vs_alone: processor time of a rank in a step over that of its stage "
+        "alone, which other programs on the machine do not move",
     ]
     del seconds["rows"]
     checks = {"stream_shows_every_row_once": loaded_all, "indicators_equal_pandas": is_equal}

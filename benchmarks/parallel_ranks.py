@@ -35,7 +35,7 @@ ALICE = NetworkConfig("temporal_convolution", n_steps=60, width=32, depth=5)
 ALICE_D, ALICE_BATCH = 60 * 6, 1024
 # Allocation: a large encoder over hourly snapshots, one that is worth cutting.
 DIANA = NetworkConfig("transformer", n_steps=32, width=768, depth=4, heads=8)
-DIANA_D, MICROBATCHES, ROWS = 32 * 40, 8, 4
+DIANA_D, MICROBATCHES, ROWS = 32 * 40, 16, 4
 ROUNDS = 5
 SOLO = "one_process"
 
@@ -152,19 +152,27 @@ def measure_pipeline(world: World, quick: bool) -> dict[str, float]:
             layers(x).sum().backward()
 
     slowest: list[float] = []
+    busy: dict[str, list[float]] = {"step": [], "stages": []}
+
+    def counted(name: str, run: Callable[[], None]) -> None:
+        began = time.process_time()
+        run()
+        busy[name].append(world.largest(time.process_time() - began))
 
     def timed_stage() -> None:
         began = time.perf_counter()
-        run_stage()
+        counted("stages", run_stage)
         slowest.append(world.largest((time.perf_counter() - began) / microbatches))
 
-    sides = {"step": run_pipeline, "stages": timed_stage}
+    sides = {"step": lambda: counted("step", run_pipeline), "stages": timed_stage}
     found = median_seconds(world, sides, 1 if quick else ROUNDS)
     shape = {"n_ranks": 2, "stages_per_rank": 1, "microbatches": microbatches}
     return {
         "step": found["step"],
         "formula": statistics.median(slowest[1:]) * (microbatches + 1),
         "bubble": bubble_share(**shape),
+        "processor_vs_alone": statistics.median(busy["step"][1:])
+        / statistics.median(busy["stages"][1:]),
     }
 
 

@@ -43,6 +43,9 @@ class Silent:
 class Predictor(Protocol):
     """Scores rows: the same row always gets the same score, in any batch and from any thread.
 
+    A linear model keeps that to the last bit; a network's sums depend on the batch in the last
+    digits of a float32. Both are this and nothing more to a server, which asks no model its kind.
+
     Shape letters: N rows, D feature columns, K classes.
     """
 

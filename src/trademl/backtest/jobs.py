@@ -166,7 +166,7 @@ def write_rows(path: Path, rows: list[dict[str, object]], table: type[tables.Bas
     import pyarrow.parquet as pq
 
     names = [c.name for c in table.__table__.columns if c.name != "backtest_id"]
-    pq.write_table(pa.table({name: [row[name] for row in rows] for name in names}), path)
+    pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), path)
 
 
 def record_backtest(

@@ -20,19 +20,19 @@ from trademl.ingest.batch import Batch
 from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact, get_artifact
 from trademl.train.jobs import MODEL_FILE
-from trademl.train.model import LinearModel, load_binary_model
+from trademl.train.model import BinaryModel, load_binary_model
 
 Scored = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
-def cut_of(model: LinearModel) -> float:
+def cut_of(model: BinaryModel) -> float:
     """Return a model's threshold, as serving compares with it."""
     return float(np.float32(model.threshold))
 
 
 def live_scores(
     model_id: str,
-    given: LinearModel,
+    given: BinaryModel,
     given_N: NDArray[np.float64],
     spans: Sequence[Live],
     rows: Split,
@@ -94,7 +94,7 @@ def model_of(model_id: str, ledger: Ledger) -> Artifact:
 
 def _load(
     model_id: str, rows: Split, own: NDArray[np.bool_], ledger: Ledger
-) -> tuple[LinearModel, FeatureRecipe]:
+) -> tuple[BinaryModel, FeatureRecipe]:
     artifact, dataset = model_of(model_id, ledger), dataset_of(model_id, ledger)
     refuse_seen(model_id, dataset, rows, own)
     recipe = read_recipe(dataset.file("schema.json"))

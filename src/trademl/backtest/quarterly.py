@@ -24,6 +24,8 @@ from trademl.market.costs import Costs
 from trademl.market.quotes import NS_PER_S
 from trademl.market.snapshots import NEVER, Snapshots
 from trademl.ports import Progress, Silent
+from trademl.store.identity import code_version
+from trademl.train.model import Model, RegressionModel
 from trademl.train.ridge import fit_ridge
 
 DAY_NS = 86_400 * NS_PER_S
@@ -47,6 +49,8 @@ class Rows:
         recording ends before.
     ends_ns_N : ndarray of int64
         When the target is known, UTC nanoseconds.
+    columns : tuple of str
+        Names of the K indicators.
     """
 
     day_N: NDArray[np.int64]
@@ -54,10 +58,29 @@ class Rows:
     features_NK: NDArray[np.float32]
     target_N: NDArray[np.float64]
     ends_ns_N: NDArray[np.int64]
+    columns: tuple[str, ...]
 
 
-Forecaster = Callable[[NDArray[np.int64]], NDArray[np.float64]]  # of row numbers
-Fit = Callable[[Rows, NDArray[np.bool_], NDArray[np.bool_]], tuple[Forecaster, float]]
+@dataclass(frozen=True)
+class Fitted:
+    """A model of one decision.
+
+    Parameters
+    ----------
+    model : Model
+        What is kept and served: it takes the features of a row, and returns its log return.
+    forecast : callable
+        Takes numbers of rows, returns what the model says of them.
+    gain : float
+        Share of squared error that the model took off the mean's, on its validation rows.
+    """
+
+    model: Model
+    forecast: Callable[[NDArray[np.int64]], NDArray[np.float64]]
+    gain: float
+
+
+Fit = Callable[[Rows, NDArray[np.bool_], NDArray[np.bool_]], Fitted]
 
 
 @dataclass(frozen=True)
@@ -73,7 +96,13 @@ class Walk:
     n_rows_R : ndarray of int64
         Training rows.
     gain_R : ndarray of float64
-        Share of squared error that the model took off the mean's, on its validation rows.
+        Of the model, see `Fitted`.
+    fits : tuple of Fitted
+        The models, oldest first.
+    fit_R : ndarray of int64
+        Which of them decided.
+    rows : Rows
+        What they learned from.
     """
 
     weights: Weights
@@ -82,6 +111,9 @@ class Walk:
     realised_RA: NDArray[np.float64]
     n_rows_R: NDArray[np.int64]
     gain_R: NDArray[np.float64]
+    fits: tuple[Fitted, ...]
+    fit_R: NDArray[np.int64]
+    rows: Rows
 
 
 def day_rows(snapshots: Snapshots, config: QuarterlyConfig) -> tuple[NDArray[np.int64], Rows]:
@@ -99,7 +131,7 @@ def day_rows(snapshots: Snapshots, config: QuarterlyConfig) -> tuple[NDArray[np.
     i_N, a_N = np.nonzero(np.isfinite(own_IAK).all(axis=2))
     target_IA = _targets(snapshots, at_I, config.period_days, recipe.max_age_s)
     ends_N = snapshots.ts_T[at_I][i_N] + config.period_days * DAY_NS
-    return at_I, Rows(i_N, a_N, own_IAK[i_N, a_N], target_IA[i_N, a_N], ends_N)
+    return at_I, Rows(i_N, a_N, own_IAK[i_N, a_N], target_IA[i_N, a_N], ends_N, tuple(recipe.names))
 
 
 def _targets(
@@ -136,13 +168,21 @@ def quarter_decisions(
     return [int(i) for i in is_last if ts_I[i] >= begins]
 
 
-def ridge(
-    rows: Rows, trains_N: NDArray[np.bool_], validates_N: NDArray[np.bool_]
-) -> tuple[Forecaster, float]:
-    """Fit the smallest model; return what forecasts rows, and its gain on the validation rows."""
+def ridge(rows: Rows, trains_N: NDArray[np.bool_], validates_N: NDArray[np.bool_]) -> Fitted:
+    """Fit the smallest model."""
     x_NK, y_N = rows.features_NK, rows.target_N
-    model = fit_ridge(x_NK[trains_N], y_N[trains_N], x_NK[validates_N], y_N[validates_N])
-    return lambda numbers: model.predict(x_NK[numbers]), model.validation_gain
+    found = fit_ridge(x_NK[trains_N], y_N[trains_N], x_NK[validates_N], y_N[validates_N])
+    model = RegressionModel(
+        weights_D=found.weight_D,
+        bias=found.intercept,
+        mean_D=found.mean_D,
+        scale_D=found.std_D,
+        columns=rows.columns,
+        hyperparameters={"penalty": found.penalty},
+        metrics={"validation_gain": found.validation_gain},
+        code_version=code_version(),
+    )
+    return Fitted(model, lambda numbers: found.predict(x_NK[numbers]), found.validation_gain)
 
 
 def walk_quarters(
@@ -159,8 +199,7 @@ def walk_quarters(
     Parameters
     ----------
     fit : callable
-        Takes rows and which of them train and validate; returns what forecasts rows by their
-        numbers, and the share of the validation rows' squared error that it takes off.
+        Takes rows and which of them train and validate.
     refit_quarters : int
         Quarters between two fits.
 
@@ -185,16 +224,17 @@ def walk_quarters(
     shape = (len(decisions), len(snapshots.symbols))
     forecast_RA, realised_RA = np.full(shape, np.nan), np.full(shape, np.nan)
     n_rows_R, gain_R = np.zeros(len(decisions), np.int64), np.full(len(decisions), np.nan)
-    forecaster, gain = None, np.nan
+    fits: list[Fitted] = []
+    fit_R = np.zeros(len(decisions), np.int64)
     for r, i in enumerate(decisions):
         here = np.flatnonzero(rows.day_N == i)
         trains_N, validates_N = known_rows(rows, snapshots.ts_T[at_I], i)
         if trains_N.sum() < LEAST_ROWS or not len(here):
             raise DataError(_too_little(snapshots.ts_T[at_I[i]], int(trains_N.sum())))
-        if forecaster is None or r % refit_quarters == 0:
-            forecaster, gain = fit(rows, trains_N, validates_N)
-        n_rows_R[r], gain_R[r] = trains_N.sum(), gain
-        forecast_RA[r, rows.asset_N[here]] = forecaster(here)
+        if not fits or r % refit_quarters == 0:
+            fits.append(fit(rows, trains_N, validates_N))
+        fit_R[r], n_rows_R[r], gain_R[r] = len(fits) - 1, trains_N.sum(), fits[-1].gain
+        forecast_RA[r, rows.asset_N[here]] = fits[-1].forecast(here)
         realised_RA[r, rows.asset_N[here]] = rows.target_N[here]
         progress.advance(r + 1, len(decisions))
     weight_RA = _choose(snapshots, at_I, decisions, forecast_RA, config, costs)
@@ -202,7 +242,9 @@ def walk_quarters(
     equal_RA = can_RA / can_RA.sum(axis=1, keepdims=True)
     at_ns = snapshots.ts_T[at_I[decisions]]
     weights, equal = Weights(at_ns, weight_RA), Weights(at_ns, equal_RA)
-    return Walk(weights, equal, forecast_RA, realised_RA, n_rows_R, gain_R)
+    return Walk(
+        weights, equal, forecast_RA, realised_RA, n_rows_R, gain_R, tuple(fits), fit_R, rows
+    )
 
 
 def _too_little(ts_ns: np.int64, n_rows: int) -> str:

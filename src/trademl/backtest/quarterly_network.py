@@ -6,18 +6,23 @@ Shape letters: N rows, K indicators, S steps.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.backtest.quarterly import Fit, Forecaster, Rows
+from trademl.backtest.quarterly import Fit, Fitted, Rows
 from trademl.errors import require_extra
 from trademl.etl.recordio import RecordWriter
 from trademl.ports import Progress, Silent
 from trademl.train.network_config import NetworkConfig, NetworkTraining
 from trademl.train.parallel.distribution import Distribution
+
+if TYPE_CHECKING:
+    from trademl.train.network_file import NetworkModel
 
 _AT_ONCE = 4_096
 
@@ -41,9 +46,7 @@ def network_fit(
     """
     require_extra("train")
 
-    def fit(
-        rows: Rows, trains_N: NDArray[np.bool_], validates_N: NDArray[np.bool_]
-    ) -> tuple[Forecaster, float]:
+    def fit(rows: Rows, trains_N: NDArray[np.bool_], validates_N: NDArray[np.bool_]) -> Fitted:
         from trademl.train.network_file import load_network
         from trademl.train.parallel.job import NetworkJob
         from trademl.train.parallel.launch import launch
@@ -55,12 +58,11 @@ def network_fit(
             folder = Path(name)
             for part, is_in in (("train", trains_N), ("validation", validates_N)):
                 _write(folder / f"{part}.recordio", rows, step_NS, is_in, mean, scale)
-            n = rows.features_NK.shape[1]
             job = NetworkJob(
                 network=network,
                 training=training,
                 distribution=distribution,
-                columns=tuple(f"s{s}_{k}" for s in range(network.n_steps) for k in range(n)),
+                columns=step_columns(rows.columns, network.n_steps, step_days),
                 train=(folder / "train.recordio",),
                 validation=(folder / "validation.recordio",),
                 folder=folder,
@@ -68,19 +70,35 @@ def network_fit(
                 processes_per_host=distribution.processes_per_host or 1,
             )
             launch(job, environment=environment, progress=progress or Silent())
-            model = load_network(folder / MODEL)
+            model = in_units(load_network(folder / MODEL), mean, scale)
 
         def forecast(numbers: NDArray[np.int64]) -> NDArray[np.float64]:
             parts = np.array_split(numbers, max(len(numbers) // _AT_ONCE, 1))
             found = [model.outputs(_sequences(rows, step_NS[part])) for part in parts]
-            output_N = np.concatenate(found).reshape(-1).astype(np.float64)
-            return np.asarray(output_N * scale + mean)
+            return np.concatenate(found).reshape(-1).astype(np.float64)
 
         numbers = np.flatnonzero(validates_N)
         error = ((forecast(numbers) - rows.target_N[numbers]) ** 2).mean()
-        return forecast, float(1 - error / ((rows.target_N[numbers] - mean) ** 2).mean())
+        gain = float(1 - error / ((rows.target_N[numbers] - mean) ** 2).mean())
+        told = {**model.metrics, "validation_gain": gain}
+        return Fitted(replace(model, metrics=told), forecast, gain)
 
     return fit
+
+
+def step_columns(columns: Sequence[str], n_steps: int, step_days: int) -> tuple[str, ...]:
+    """Return the names of a row's S K features: indicators of each step, the oldest step first."""
+    ages = (step_days * s for s in reversed(range(n_steps)))
+    return tuple(f"{name}_{age}d" for age in ages for name in columns)
+
+
+def in_units(model: NetworkModel, mean: float, scale: float) -> NetworkModel:
+    """Return a network of standardised targets as one of the targets: its head says them."""
+    last = f"layers.{model.config.n_layers - 1}.project"
+    weights = dict(model.weights)
+    weights[f"{last}.weight"] = (weights[f"{last}.weight"] * scale).astype(np.float32)
+    weights[f"{last}.bias"] = (weights[f"{last}.bias"] * scale + mean).astype(np.float32)
+    return replace(model, weights=weights)
 
 
 def past_rows(rows: Rows, n_steps: int, step_days: int) -> NDArray[np.int64]:

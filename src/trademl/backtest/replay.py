@@ -45,7 +45,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import record_look
-from trademl.train.model import LinearModel, load_binary_model
+from trademl.train.model import BinaryModel, load_binary_model
 from trademl.train.studies import read_trials
 
 
@@ -241,12 +241,12 @@ def _served(
 
 def _ladder(
     model: Artifact,
-    given: LinearModel,
+    given: BinaryModel,
     smaller: Sequence[Artifact],
     rows: Split,
     dataset: Artifact,
     ledger: Ledger,
-) -> list[LinearModel]:
+) -> list[BinaryModel]:
     """Return the smaller models, which take the same columns and have not seen the rows."""
     ladder = [load_binary_model(one.file(MODEL_FILE)) for one in smaller]
     for one, loaded in zip(smaller, ladder, strict=True):

@@ -99,32 +99,18 @@ def allocate(
     json: options.Json = False,
 ) -> None:
     """Allocate among the assets of ``[allocation]`` by quarters, beside equal weights."""
+    from trademl.cli.allocation import allocation_lines
     from trademl.config import process_environment
-    from trademl.pipeline.allocate import allocate as walk
+    from trademl.pipeline.allocation_run import run_allocation_strategy
 
     with open_session(config, workspace) as session:
-        found = walk(session.strategy, environment=process_environment(), progress=session.progress)
-    metrics = found.metrics
-    emit(metrics, as_json=json, lines=_allocated(metrics))
-
-
-def _allocated(metrics: Mapping[str, Any]) -> list[str]:
-    ours, equal, between = metrics["model"], metrics["equal_weights"], metrics["excess_interval"]
-    told = "too few quarters" if between is None else f"{between[0]:+.2%} to {between[1]:+.2%}"
-    by_cost = ", ".join(f"{v:+.2%} at {f}" for f, v in metrics["annual_return_by_cost"].items())
-    figures = [
-        f"  {name}: {f['annual_return']:+.2%} a year, volatility {f['volatility']:.1%}, Sharpe "
-        f"{f['sharpe']:.2f}, deepest drawdown {f['max_drawdown']:.1%}"
-        for name, f in ((ours, metrics["account"]), ("equal weights", equal))
-    ]
-    return [
-        f"{metrics['verdict']}: a quarter earned {metrics['excess_per_quarter']:+.2%} beside equal "
-        f"weights ({told} at 95 %, {metrics['independent_quarters']} quarters)",
-        *figures,
-        f"  by cost: {by_cost}; {metrics['turnover_per_rebalance']:.0%} of the account traded at a "
-        f"rebalance, fees {metrics['fees']:.2f}, slippage and spread {metrics['slippage']:.2f}",
-        *(f"  {limit}" for limit in metrics["limits"]),
-    ]
+        found = run_allocation_strategy(
+            session.strategy,
+            session.workspace,
+            environment=process_environment(),
+            progress=session.progress,
+        )
+    emit(found, as_json=json, lines=allocation_lines(found))
 
 
 def _run_own(

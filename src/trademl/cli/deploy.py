@@ -17,7 +17,7 @@ from trademl.errors import require_extra
 if TYPE_CHECKING:
     from trademl.ledger.tables import Deployment
     from trademl.serve.background import Service
-    from trademl.train.model import LinearModel
+    from trademl.train.model import Model
 
 app = typer.Typer(
     help="Put a model behind an endpoint.", no_args_is_help=True, rich_markup_mode=None
@@ -87,12 +87,12 @@ def _start(
     require_extra("serve")
     from trademl.serve.background import start_service
     from trademl.serve.deployments import current_deployment
-    from trademl.train.model import load_binary_model
+    from trademl.train.model import load_model
 
     with open_session(config, workspace) as session, session.workspace.lock():
         opened = session.workspace
         standing = current_deployment(deployment.endpoint, opened.ledger)
-        model = load_binary_model(opened.store.get(standing.model_id).file("model.tar.gz"))
+        model = load_model(opened.store.get(standing.model_id).file("model.tar.gz"))
         command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
         command += ["--log-format", "text"]  # whose first line says where it listens
         command += ["--endpoint", standing.endpoint, "--workspace", str(opened.root)]
@@ -103,7 +103,7 @@ def _start(
         )
 
 
-def _check(url: str, model: LinearModel) -> None:
+def _check(url: str, model: Model) -> None:
     from trademl.serve.smoke import smoke_test
 
     smoke_test(url, model)

@@ -123,7 +123,8 @@ def list_models(workspace: options.Workspace = None, json: options.Json = False)
 
     with open_session(None, workspace, needs_file=False) as session:
         ledger = session.workspace.ledger
-        models = session.workspace.store.all_of("model")
+        store = session.workspace.store
+        models = [*store.all_of("model"), *store.all_of("forecaster")]
         strategies: list[dict[str, Any]] = [
             {
                 "name": name,
@@ -148,13 +149,27 @@ def list_models(workspace: options.Workspace = None, json: options.Json = False)
 def show(
     model: Model = None, workspace: options.Workspace = None, json: options.Json = False
 ) -> None:
-    """Show a model's card: its data, costs, figures with bounds, verdicts and limits."""
+    """Show a model in short: its data, costs, verdicts, champions and limits."""
     from trademl.train.card import model_card
 
     with open_session(None, workspace, needs_file=False) as session:
         store = session.workspace.store
         card = model_card(store.newest("model", model), store, session.workspace.ledger)
     emit(card, as_json=json, lines=_card_lines(card))
+
+
+@app.command("card")
+def card(
+    model: Model = None, workspace: options.Workspace = None, json: options.Json = False
+) -> None:
+    """Print a model's card as Markdown: every figure with its interval and its baseline."""
+    from trademl.train.card import model_card
+    from trademl.train.card_text import card_markdown
+
+    with open_session(None, workspace, needs_file=False) as session:
+        store = session.workspace.store
+        found = model_card(store.newest("model", model), store, session.workspace.ledger)
+    emit(found, as_json=json, lines=card_markdown(found).splitlines())
 
 
 @app.command("promote")
@@ -238,6 +253,7 @@ def _card_lines(card: Mapping[str, Any]) -> list[str]:
         lines += [f"gate for strategy {gate['strategy']}: {gate['verdict']}", *check_lines(gate)]
     if not card["gates"]:
         lines.append("gate: not asked yet")
+    lines += [f"  {f['name']}: {_figure(f)}" for f in card["figures"]]
     lines += [f"champion of {r['strategy']}: {_span(r)}" for r in card["reigns"]]
     return [*lines, "limits:", *(f"  {limit}" for limit in card["limits"])]
 
@@ -245,6 +261,16 @@ def _card_lines(card: Mapping[str, Any]) -> list[str]:
 def _span(reign: Mapping[str, Any]) -> str:
     until = (reign["to_at"] or "now")[:19]
     return f"{reign['from_at'][:19]} to {until}, {reign['how']}: {reign['why']}"
+
+
+def _figure(found: Mapping[str, Any]) -> str:
+    low, high, versus = (
+        found["low"],
+        found["high"],
+        f"{found['versus']} {_number(found['baseline'])}",
+    )
+    between = "no interval" if low is None else f"95 % {_number(low)} to {_number(high)}"
+    return f"{_number(found['value'])} ({between}; {versus})"
 
 
 def _of(row: Mapping[str, Any]) -> str:

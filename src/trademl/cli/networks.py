@@ -60,14 +60,17 @@ class Asked:
 
 def train_network(asked: Asked) -> None:
     """Train the strategy's network and print what it measured."""
+    from trademl.etl.adopt import open_dataset
+    from trademl.train.network_config import NETWORK_KINDS
     from trademl.train.network_jobs import train_network as train
 
     with open_session(asked.config, asked.workspace) as session, session.workspace.lock():
-        store = session.workspace.store
+        store, ledger = session.workspace.store, session.workspace.ledger
         network = train(
-            store.newest("dataset", asked.dataset),
+            open_dataset(asked.dataset, store, ledger),
             _request(asked, session),
             store,
+            ledger,
             progress=session.progress,
         )
     found = network.metrics
@@ -77,6 +80,8 @@ def train_network(asked: Asked) -> None:
         f"{found['best_epoch']} of {found['epochs']}, {found['processes']} processes "
         f"({found['copies']} copies x {found['pipeline_ranks']} stages)"
     )
+    if found["kind"] == NETWORK_KINDS["logistic"]:
+        lines.append(f"next: trademl models select {network.id}")
     emit({"id": network.id, **found}, as_json=asked.json, lines=lines)
 
 

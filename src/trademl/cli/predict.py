@@ -77,7 +77,7 @@ def _ask(rows: Path, url: str, token_file: Path | None, *, as_json: bool) -> Non
     token = "" if token_file is None else read_token(token_file)
     answers = ask(url, read_feature_file(rows), content_type=content_type, token=token)
     predictions = [
-        {"score": float(score), "predicted_label": int(label)}
+        {"score": float(score), "predicted_label": None if label != label else int(label)}
         for score, label in zip(answers.score_N, answers.label_N, strict=True)
     ]
     result = {
@@ -87,7 +87,10 @@ def _ask(rows: Path, url: str, token_file: Path | None, *, as_json: bool) -> Non
         "reasons": list(answers.reasons),
         "predictions": predictions,
     }
-    lines = [f"{p['score']:.6f}  {p['predicted_label']}" for p in predictions]
+    lines = [
+        f"{p['score']:.6f}" + ("" if p["predicted_label"] is None else f"  {p['predicted_label']}")
+        for p in predictions
+    ]
     _say_refused(answers.model_id, answers.status, answers.reasons)
     emit(result, as_json=as_json, lines=lines)
 

@@ -12,7 +12,7 @@ from trademl.cli.output import check_lines, emit
 from trademl.cli.session import open_session
 
 if TYPE_CHECKING:
-    from trademl.pipeline.run import Result
+    from trademl.pipeline.recorded import Result
 
 
 def run(
@@ -57,13 +57,21 @@ def _run(
     *,
     is_demo: bool = False,
 ) -> None:
+    from trademl.cli.allocation import allocation_lines
+    from trademl.config import process_environment
     from trademl.pipeline.run import run as run_pipeline
 
     with open_session(
         config, workspace, flags=flags, needs_file=not is_demo, finds_ledger=not is_demo
     ) as session:
-        result = run_pipeline(session.strategy, session.workspace, progress=session.progress)
-    emit(result, as_json=as_json, lines=_lines(result))
+        result = run_pipeline(
+            session.strategy,
+            session.workspace,
+            environment=process_environment(),
+            progress=session.progress,
+        )
+    lines = allocation_lines(result) if "allocation" in result else _lines(result)
+    emit(result, as_json=as_json, lines=lines)
 
 
 def _lines(result: Result) -> list[str]:

@@ -115,9 +115,22 @@ class FrameLayout:
         return len(block) if match_N.all() else int(match_N.argmin())
 
     @property
-    def _first_float(self) -> int:
+    def constant_mask(self) -> NDArray[np.uint8]:
+        """All bits of each byte of a frame that is no part of a float, shape (bytes,)."""
+        mask_B = np.full(self.frame_bytes, 255, np.uint8)
+        for name in self.columns:
+            first = self.offset(name)
+            mask_B[first : first + self.template.dtype[name].itemsize] = 0
+        return mask_B
+
+    def offset(self, name: str) -> int:
+        """Return the place in a frame of a field's first byte."""
         fields: Mapping[str, Any] = self.template.dtype.fields or {}
-        return min(int(fields[name][1]) for name in self.columns)
+        return int(fields[name][1])
+
+    @property
+    def _first_float(self) -> int:
+        return min(self.offset(name) for name in self.columns)
 
 
 @lru_cache(maxsize=16)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
@@ -30,6 +31,10 @@ class RecordFile:
         self._path = path
         self._layout = layout
         self._frames = frames
+        self._byte_NB = frames.view(np.uint8).reshape(len(frames), -1)
+        self._template_B = layout.template.view(np.uint8)
+        self._mask_B = layout.constant_mask
+        self._first = layout.offset("features")
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -59,16 +64,29 @@ class RecordFile:
         IndexError
             If there is no record of a number.
         """
-        numbers = range(len(self))[rows] if isinstance(rows, slice) else self._checked(rows)
+        if not isinstance(rows, slice):
+            return self._gathered(self._checked(rows))
+        numbers = range(len(self))[rows]
         columns = self._layout.empty_columns(len(numbers))
         for start in range(0, len(numbers), self._layout.frames_per_block):
             chosen = numbers[start : start + self._layout.frames_per_block]
-            found = self._frames[_index(chosen)]
+            found = self._frames[_slice(chosen)]
             if (n_fitting := self._layout.count_matching(found)) < len(found):
                 raise self._fault_of(int(chosen[n_fitting]))
             for name, column in columns.items():
                 column[start : start + len(found)] = found[name]
         return columns["features"], columns.get("label")
+
+    def _gathered(self, number_M: NDArray[np.integer]) -> tuple[Floats, Floats | None]:
+        """Return records by number: each is compared and copied once, while it is in the cache."""
+        features_MD = np.empty((len(number_M), self.feature_dim), np.float32)
+        n_fitting = copy_features(
+            self._byte_NB, number_M.astype(np.int64, copy=False), self._template_B,
+            self._mask_B, self._first, features_MD.view(np.uint8),
+        )  # fmt: skip
+        if n_fitting < len(number_M):
+            raise self._fault_of(int(number_M[n_fitting]))
+        return features_MD, self._frames["label"][number_M] if self.has_label else None
 
     def _checked(self, rows: NDArray[np.integer]) -> NDArray[np.integer]:
         if not isinstance(rows, np.ndarray) or rows.ndim != 1 or rows.dtype.kind not in "iu":
@@ -90,6 +108,31 @@ class RecordFile:
                     raise CodecError(_not_dense(self.feature_dim, self.has_label))
             except CodecError as error:
                 return error
+
+
+@njit(cache=True, nogil=True)
+def copy_features(  # type: ignore[no-untyped-def]
+    byte_NB, number_M, template_B, mask_B, first, out_MB
+):
+    """Copy the features of records, and return how many fit before the first that does not.
+
+    Bytes before ``first`` and after the features must be those of ``template_B`` where ``mask_B``
+    has all bits set. Loops without an exit and over slices are what the compiler makes wide.
+    """
+    n_bytes = out_MB.shape[1]
+    for m in range(len(number_M)):
+        record_B = byte_NB[number_M[m]]
+        differs = np.uint8(0)
+        for b in range(first):
+            differs |= (record_B[b] ^ template_B[b]) & mask_B[b]
+        for b in range(first + n_bytes, len(record_B)):
+            differs |= (record_B[b] ^ template_B[b]) & mask_B[b]
+        if differs:
+            return m
+        source, target = record_B[first : first + n_bytes], out_MB[m]
+        for b in range(n_bytes):
+            target[b] = source[b]
+    return len(number_M)
 
 
 def open_recordio(path: Path) -> RecordFile:
@@ -133,10 +176,8 @@ def open_recordio(path: Path) -> RecordFile:
     return RecordFile(path, layout, mapped.view(np.ndarray))
 
 
-def _index(numbers: range | NDArray[np.integer]) -> slice | NDArray[np.integer]:
+def _slice(numbers: range) -> slice | NDArray[np.integer]:
     """Return what numpy takes for record numbers: a slice, which copies nothing, where it can."""
-    if not isinstance(numbers, range):
-        return numbers
     if numbers.step == 1:
         return slice(numbers.start, numbers.stop)
     return np.arange(numbers.start, numbers.stop, numbers.step)

@@ -306,6 +306,7 @@ class Trade(Base):
     carry: Mapped[float | None]
     tier: Mapped[str | None]  # of the answer that it was decided on, where it was served
     latency_ms: Mapped[float | None]  # of that answer
+    instrument: Mapped[str | None]  # of an allocation, which trades several
 
 
 class Equity(Base):
@@ -316,6 +317,26 @@ class Equity(Base):
     backtest_id: Mapped[str] = mapped_column(ForeignKey("backtests.id"), primary_key=True)
     ts_event_ns: Mapped[int] = mapped_column(primary_key=True)
     equity: Mapped[float]
+
+
+class AllocationWeight(Base):
+    """What one decision of an allocation gave one asset, and what its model had forecast.
+
+    ``forecast`` and ``realised`` are log returns over the period after the decision; None where
+    there is none.
+    """
+
+    __tablename__ = "allocation_weights"
+
+    backtest_id: Mapped[str] = mapped_column(ForeignKey("backtests.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    instrument: Mapped[str] = mapped_column(primary_key=True)
+    decided_at_ns: Mapped[int]
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    weight: Mapped[float]
+    equal_weight: Mapped[float]
+    forecast: Mapped[float | None]
+    realised: Mapped[float | None]
 
 
 class WalkForward(Base):

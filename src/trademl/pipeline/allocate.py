@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 
 from trademl.backtest.allocation import Allocation, Weights
 from trademl.backtest.panel import Panel
-from trademl.backtest.quarterly import Fit, Walk, executable, hold, ridge, walk_quarters
+from trademl.backtest.quarterly import DAY_NS, Fit, Walk, executable, hold, ridge, walk_quarters
 from trademl.backtest.quarterly_settings import QuarterlyConfig
 from trademl.errors import ConfigError
 from trademl.ingest.asset_files import of_symbols, read_assets, read_factors
 from trademl.market.bars import Bars
 from trademl.market.costs import Costs
 from trademl.market.quotes import NS_PER_S
-from trademl.market.snapshots import Snapshots, align
+from trademl.market.snapshots import Factor, Snapshots, align
 from trademl.pipeline.strategy import Strategy
 from trademl.ports import Progress, Silent
 from trademl.stats.resampling import intervals
 from trademl.train.parallel.distribution import parse_distribution
+from trademl.train.selection import NO_EDGE
 
 YEAR_NS = 365.25 * 86_400 * NS_PER_S
 CONFIDENCE = 0.95
 FACTORS = (1.0, 2.0, 3.0)
+EDGE = "edge after costs"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class AllocationReport:
     ----------
     symbols : tuple of str
     walk : Walk
+    prices : Panel
+        What could be traded, from the first decision on.
     model, equal : Allocation
         The account under the model's weights, and under equal ones.
     metrics : dict
@@ -46,9 +50,31 @@ class AllocationReport:
 
     symbols: tuple[str, ...]
     walk: Walk
+    prices: Panel
     model: Allocation
     equal: Allocation
     metrics: dict[str, Any]
+
+    @property
+    def period_ns(self) -> int:
+        """From a decision to the end of what is forecast."""
+        return int(self.metrics["period_days"]) * DAY_NS
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why its models are refused; empty where there is an edge."""
+        if self.metrics["verdict"] == EDGE:
+            return ()
+        between = self.metrics["excess_interval"]
+        told = (
+            "too few for an interval"
+            if between is None
+            else "95 % {:+.2%} to {:+.2%}".format(*between)
+        )
+        return (
+            f"a quarter earned {self.metrics['excess_per_quarter']:+.2%} beside equal weights "
+            f"({told}), the account {self.metrics['account']['annual_return']:+.2%} a year",
+        )
 
 
 def allocate(
@@ -100,11 +126,22 @@ def allocate(
     model = hold(prices, walk.weights, strategy.costs, config)
     equal = hold(prices, walk.equal, strategy.costs, config)
     metrics = _metrics(strategy, snapshots, walk, prices, model, equal)
-    return AllocationReport(snapshots.symbols, walk, model, equal, metrics)
+    return AllocationReport(snapshots.symbols, walk, prices, model, equal, metrics)
 
 
 def read_snapshots(config: QuarterlyConfig) -> Snapshots:
     """Read the assets of a strategy and put them on one clock."""
+    return align(*read_market(config))
+
+
+def read_market(config: QuarterlyConfig) -> tuple[dict[str, Bars], dict[str, list[Factor]]]:
+    """Read the bars of a strategy's assets, and the splits and dividends of those that have any.
+
+    Raises
+    ------
+    ConfigError
+        If there are no bars to allocate among.
+    """
     if not config.bars:
         raise ConfigError(
             "allocation.bars is empty, expected files of hourly bars: name one or more in the "
@@ -122,7 +159,7 @@ def read_snapshots(config: QuarterlyConfig) -> Snapshots:
     if not assets:
         raise ConfigError("allocation.since and .until leave no bars: widen the span")
     factors = read_factors(Path(config.factors)) if config.factors else {}
-    return align(assets, of_symbols(assets, factors))
+    return assets, of_symbols(assets, factors)
 
 
 def _within(bars: Bars, config: QuarterlyConfig) -> Bars:
@@ -143,22 +180,19 @@ def _metrics(
     equal: Allocation,
 ) -> dict[str, Any]:
     ours, theirs = quarter_returns(model, walk.weights), quarter_returns(equal, walk.weights)
-    excess = intervals(
-        ours - theirs,
-        lambda value: {"mean": float(value.mean())},
-        block_length=1,
-        confidence=CONFIDENCE,
-        seed=strategy.seed,
-    )["mean"]
+    excess = mean_interval(ours - theirs, strategy.seed)
     figures = {"account": account_figures(model), "equal_weights": account_figures(equal)}
     has_edge = excess is not None and excess[0] > 0 and figures["account"]["annual_return"] > 0
     rebalances = model.rebalances()
     return {
-        "verdict": "edge after costs" if has_edge else "no edge after costs",
+        "verdict": EDGE if has_edge else NO_EDGE,
         "model": strategy.allocation.model,
         "assets": list(snapshots.symbols),
         "decisions": len(walk.weights),
         "independent_quarters": len(ours),
+        "period_days": strategy.allocation.period_days,
+        "returns": ours.tolist(),
+        "equal_returns": theirs.tolist(),
         **figures,
         "excess_per_quarter": float((ours - theirs).mean()) if len(ours) else 0.0,
         "excess_interval": excess,
@@ -169,12 +203,25 @@ def _metrics(
         "forecast_correlation": _correlation(walk.forecast_RA, walk.realised_RA),
         "mean_validation_gain": float(np.nanmean(walk.gain_R)),
         "limits": [
-            "The assets are those that the files hold: ones that were delisted are missing, and "
-            "the ones that survived look better than what could be bought.",
+            f"Survivorship: {', '.join(snapshots.symbols)} are those that the files hold; tickers "
+            "that were delisted are missing, and the ones that survived look better than what "
+            "could be bought.",
             f"{len(ours)} quarters are few: the interval is wide, and quarters of one market cycle "
             "are alike.",
         ],
     }
+
+
+def mean_interval(value_R: NDArray[np.float64], seed: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of the mean of quarters, None where they are too few."""
+    found = intervals(
+        value_R,
+        lambda drawn: {"mean": float(drawn.mean())},
+        block_length=1,
+        confidence=CONFIDENCE,
+        seed=seed,
+    )
+    return found["mean"]
 
 
 def quarter_returns(account: Allocation, weights: Weights) -> NDArray[np.float64]:

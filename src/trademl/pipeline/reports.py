@@ -7,6 +7,7 @@ from pathlib import Path
 from trademl.errors import StoreError
 from trademl.ledger import tables
 from trademl.monitor.report import write_report
+from trademl.monitor.tear_sheet import write_tear_sheet
 from trademl.pipeline.workspace import Workspace
 from trademl.train.verdicts import gate_entry
 
@@ -25,6 +26,8 @@ def report_last_run(workspace: Workspace) -> Path:
     if not runs:
         raise StoreError(f"no run has finished in {workspace.root}: run trademl run")
     ids = runs[-1].artifacts
+    if "allocation" in ids:
+        return write_tear_sheet(ids["backtest"], workspace.store, workspace.root / "reports")
     result = {
         name: {"id": ids[name], **workspace.store.get(ids[name]).metrics}
         if ids[name]

@@ -6,8 +6,7 @@ stopped, and a second one changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,8 +17,9 @@ from trademl.etl.labels import Labelling
 from trademl.etl.verify import require_proof, verify_dataset
 from trademl.ingest.bar_batches import export_on_bars
 from trademl.ingest.replay import export, replay
-from trademl.ledger import tables
 from trademl.monitor.report import write_report
+from trademl.pipeline.allocation_run import run_allocation_strategy
+from trademl.pipeline.recorded import Result, recorded
 from trademl.pipeline.strategy import Strategy, check_strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
@@ -32,11 +32,23 @@ from trademl.train.proof import check_proof
 from trademl.train.registry import champion, promote
 from trademl.train.verdicts import gate_entry, gate_model
 
-Result = dict[str, dict[str, Any]]
 
-
-def run(strategy: Strategy, workspace: Workspace, *, progress: Progress | None = None) -> Result:
+def run(
+    strategy: Strategy,
+    workspace: Workspace,
+    *,
+    environment: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> Result:
     """Take a strategy from its quotes to a report.
+
+    One that names bars to allocate among is taken through
+    `trademl.pipeline.allocation_run.run_allocation_strategy`.
+
+    Parameters
+    ----------
+    environment : mapping, optional
+        Of the processes that train an allocation's network.
 
     Returns
     -------
@@ -59,7 +71,11 @@ def run(strategy: Strategy, workspace: Workspace, *, progress: Progress | None =
     require_extra("train", "serve", "backtest", "monitor")
     check_strategy(strategy)
     progress = progress or Silent()
-    with workspace.lock(), _recorded(strategy, workspace) as result:
+    if strategy.allocation.bars:
+        return run_allocation_strategy(
+            strategy, workspace, environment=environment, progress=progress
+        )
+    with workspace.lock(), recorded(strategy, workspace) as result:
         _run_steps(strategy, workspace, result, progress)
     return result
 
@@ -184,25 +200,3 @@ def _proof_line(proof: Artifact) -> str:
     return (
         f"{found['n_cells']} cells of {found['n_rows']} rows made again from data cut off in time"
     )
-
-
-@contextmanager
-def _recorded(strategy: Strategy, workspace: Workspace) -> Iterator[Result]:
-    """Keep a row of the run in the ledger, with how it ended."""
-    result: Result = {}
-    row = tables.Run(
-        strategy=strategy.name, started_at=datetime.now(UTC), status="running", artifacts={}
-    )
-    with workspace.ledger.session() as session:
-        session.add(row)
-    status = "failed"
-    try:
-        yield result
-        status = "done"
-    except KeyboardInterrupt:
-        status = "interrupted"
-        raise
-    finally:
-        row.status, row.finished_at = status, datetime.now(UTC)
-        row.artifacts = {name: entry["id"] for name, entry in result.items()}
-        workspace.ledger.record(row)

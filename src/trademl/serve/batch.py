@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from trademl.serve.capture_file import captured_rows
 from trademl.serve.prediction_file import ENDINGS, OutputFormat, prediction_writer
 from trademl.serve.served import Scores
 from trademl.store.artifacts import storage_errors, write_atomically
-from trademl.train.model import LinearModel, Model
+from trademl.train.model import BINARY_KINDS, BinaryModel, Model
 
 MANIFEST = "predictions.json"
 CAPTURED = ".jsonl"  # requests that a server has captured
@@ -150,9 +150,10 @@ def _scores(model: Model, features_BD: Floats, path: Path, n_before: int) -> Sco
     if not np.isfinite(sum_B).all():
         row = n_before + int(np.argwhere(~np.isfinite(sum_B))[0][0])
         raise DataError(f"{path}: row {row} holds a feature that is not a finite number: drop it")
-    if isinstance(model, LinearModel):
-        score_B = model.scores_of(sum_B)
-        return Scores(score_B, model.flags(score_B).astype(np.float32))
+    if model.kind in BINARY_KINDS:
+        classifier = cast("BinaryModel", model)
+        score_B = classifier.scores_of(sum_B)
+        return Scores(score_B, classifier.flags(score_B).astype(np.float32))
     score_B, label_B = model.predict(features_BD)
     return Scores(score_B, None if label_B is None else label_B.astype(np.float32))
 

@@ -6,6 +6,7 @@ Shape letters: N rows, D feature columns.
 from __future__ import annotations
 
 import http.client
+import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Predictions:
     Parameters
     ----------
     score_N, label_N : ndarray of float32, shape (N,)
-        Scores, and predicted labels 0 or 1.
+        Scores, and predicted labels 0 or 1; NaN where the model predicts a quantity.
     model_id, mode, status : str
         Empty where the server does not say.
     reasons : tuple of str
@@ -272,8 +273,8 @@ def _decoded(body: bytes, content_type: str) -> tuple[Floats, Floats]:
     else:
         raise ValueError(content_type)
     score_N, label_N = (
-        np.array([float(prediction[name]) for prediction in predictions], np.float32)
-        for name in ("score", "predicted_label")
+        np.array([float(prediction.get(name, absent)) for prediction in predictions], np.float32)
+        for name, absent in (("score", None), ("predicted_label", math.nan))
     )
     return score_N, label_N
 

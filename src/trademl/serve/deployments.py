@@ -24,7 +24,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.fetched_artifacts import artifact_at
 from trademl.train.jobs import MODEL_FILE
-from trademl.train.model import load_binary_model
+from trademl.train.model import load_model
 from trademl.train.model_archive import is_network_file
 from trademl.train.proof import check_proof
 from trademl.train.registry import strategies_of
@@ -164,7 +164,7 @@ def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedM
     file = _deployed(deployment, store)
     path = store.get(deployment.model_id).file(MODEL_FILE)
     check_digest(path, file.sha256)
-    return served(load_binary_model(path), file.id, mode=file.mode)
+    return served(load_model(path), file.id, mode=file.mode)
 
 
 def deployed_file(endpoint: str, store: ArtifactStore, ledger: Ledger) -> ModelFile:

@@ -56,11 +56,12 @@ def load_on(path: Path, device: str) -> Predictor:
     StoreError
         If it cannot be read.
     """
+    model = load_model(path)
+    if device == CPU:
+        return model
     if not is_network_file(path):
-        if device != CPU:
-            raise ConfigError(f"{path} is a linear model, which computes on the processor alone")
-        return load_model(path)
+        raise ConfigError(f"{path} is a linear model, which computes on the processor alone")
     check_device(device)
-    from trademl.train.network_file import load_network
+    from trademl.train.network_file import NetworkModel
 
-    return load_network(path).on(device)
+    return model.on(device) if isinstance(model, NetworkModel) else model

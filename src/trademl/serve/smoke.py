@@ -7,12 +7,12 @@ import time
 import numpy as np
 
 from trademl.errors import ServeError
-from trademl.train.model import LinearModel
+from trademl.train.model import Model
 
 TOLERANCE = 1e-6
 
 
-def smoke_test(url: str, model: LinearModel, *, token: str = "", within_s: float = 30.0) -> float:
+def smoke_test(url: str, model: Model, *, token: str = "", within_s: float = 30.0) -> float:
     """Return a server's score of one row, if it is what the model scores here.
 
     The row is the mean of the training rows, at which every term but the bias is nothing.

@@ -19,20 +19,34 @@ from trademl.errors import StoreError
 from trademl.train.model_archive import pack as pack_members
 
 DOCUMENT = "model.json"
-LARGEST_BYTES = 1 << 30  # of all members together, unpacked
+LARGEST_BYTES = 1 << 30  # of all members together, unpacked; more where the archive is large
+MOST_TIMES = 4  # weights hardly shrink: what unpacks to more times its size is no model
 _MOST_MEMBERS = 1000
 _ARRAY_END = ".npy"
+_LEVEL, _LEVEL_OF_NETWORKS = 6, 1  # trained weights hardly shrink
+
+Numbers = NDArray[np.float64] | NDArray[np.float32]
+DType = type[np.float64] | type[np.float32]
 
 
-def pack(document: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float64]]) -> bytes:
-    """Return the bytes of an archive; they depend on names and contents alone."""
+def pack(
+    document: Mapping[str, Any], arrays: Mapping[str, Numbers], *, dtype: DType = np.float64
+) -> bytes:
+    """Return the bytes of an archive; they depend on names and contents alone.
+
+    Parameters
+    ----------
+    dtype : {float64, float32}
+        Of the arrays as they are kept.
+    """
     text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False)
     members = {DOCUMENT: text.encode()}
     for name, array in arrays.items():
         buffer = io.BytesIO()
-        np.save(buffer, np.asarray(array, dtype=np.float64))
+        np.save(buffer, np.asarray(array, dtype=dtype), allow_pickle=False)
         members[name + _ARRAY_END] = buffer.getvalue()
-    return pack_members(members)
+    level = _LEVEL if dtype is np.float64 else _LEVEL_OF_NETWORKS
+    return pack_members(members, level=level)
 
 
 class Members:
@@ -61,8 +75,13 @@ class Members:
             raise self._damaged(TypeError(f"{DOCUMENT} is no object"))
         return found
 
-    def array(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Return an array of float64.
+    @property
+    def arrays(self) -> list[str]:
+        """Names of the arrays."""
+        return [n.removesuffix(_ARRAY_END) for n in self._members if n.endswith(_ARRAY_END)]
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DType = np.float64) -> NDArray[Any]:
+        """Return an array of float64, or of float32 where that is asked for.
 
         Raises
         ------
@@ -72,7 +91,7 @@ class Members:
         member = name + _ARRAY_END
         content = self._member(member)
         try:
-            found = _claimed_shape(content)
+            found = _claimed_shape(content, np.dtype(dtype))
             if found != shape:
                 raise StoreError(
                     f"{self.where}: {member} has shape {found}, expected {shape}: train again"
@@ -80,11 +99,13 @@ class Members:
             array = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise self._damaged(error) from error
-        return np.asarray(array, dtype=np.float64)
+        return np.asarray(array, dtype=dtype)
 
     def _member(self, name: str) -> bytes:
         if name not in self._members:
-            raise StoreError(f"{self.where} is no model of trademl: it holds no {name}")
+            raise StoreError(
+                f"{self.where} is no model of trademl: it holds no {name}; train again"
+            )
         return self._members[name]
 
     def _damaged(self, error: Exception) -> StoreError:
@@ -93,13 +114,13 @@ class Members:
 
 def _read(content: bytes, where: str) -> dict[str, bytes]:
     members: dict[str, bytes] = {}
-    n_bytes = 0
+    n_bytes, most = 0, max(LARGEST_BYTES, MOST_TIMES * len(content))
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
         for number, entry in enumerate(tar):
             n_bytes += entry.size
-            if n_bytes > LARGEST_BYTES or number >= _MOST_MEMBERS:
+            if n_bytes > most or number >= _MOST_MEMBERS:
                 raise StoreError(
-                    f"{where} unpacks to more than {LARGEST_BYTES >> 20} MiB or "
+                    f"{where} unpacks to more than {most >> 20} MiB or "
                     f"{_MOST_MEMBERS} files: no model of trademl is so large"
                 )
             name = entry.name.removeprefix("./")  # as `tar .` writes it, and SageMaker may
@@ -109,17 +130,17 @@ def _read(content: bytes, where: str) -> dict[str, bytes]:
     return members
 
 
-def _claimed_shape(content: bytes) -> tuple[int, ...]:
+def _claimed_shape(content: bytes, expected: np.dtype[Any]) -> tuple[int, ...]:
     """Return the shape of a stored array; raise ValueError where its bytes are not as many."""
     buffer = io.BytesIO(content)
     if np.lib.format.read_magic(buffer) != (1, 0):
         raise ValueError("an array of an unknown format")
     shape, _, dtype = np.lib.format.read_array_header_1_0(buffer)
-    if dtype != np.float64:
-        raise ValueError(f"an array of {dtype}, expected float64")
+    if dtype != expected:
+        raise ValueError(f"an array of {dtype}, expected {expected}")
     n_values = 1
     for size in shape:
         n_values *= size
-    if n_values * 8 != len(content) - buffer.tell():
+    if n_values * expected.itemsize != len(content) - buffer.tell():
         raise ValueError(f"an array of shape {shape} in {len(content) - buffer.tell()} bytes")
     return tuple(int(size) for size in shape)

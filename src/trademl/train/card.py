@@ -1,11 +1,18 @@
-"""A model card's core: from what data, at what costs, how good, what the gate said, its limits."""
+"""A model card: from what data, at what costs, how good, what the gate said, its limits.
+
+What is known when a model is made lies beside it; what came after, from the gate to the champions,
+stands in the ledger, and is added when a card is asked for.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from trademl.errors import StoreError
 from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.train.card_file import CARD, card_core
 from trademl.train.verdicts import gate_entry
 
 
@@ -15,62 +22,60 @@ def model_card(model: Artifact, store: ArtifactStore, ledger: Ledger) -> dict[st
     Returns
     -------
     dict
-        ``data`` (instrument, span and rows of each split), ``costs``, ``model`` (trial,
-        hyperparameters, threshold), ``selection`` (verdict and reasons on validation rows),
-        ``gates`` (each verdict, with bounds, on test rows), ``reigns``, ``limits``.
+        ``kind``, ``hash``, ``data`` (instrument, columns, span and rows of each split), ``costs``,
+        ``model`` (how it was trained, threshold), ``selection`` (verdict and reasons), ``figures``
+        (each with interval and baseline), ``limits``; and of the ledger ``gates``, ``evaluations``,
+        ``backtests``, ``reigns``. A card of version 1, without a file, has no figures.
+
+    Raises
+    ------
+    StoreError
+        If the artifact is no model, or its card is damaged.
     """
-    study, dataset = (store.get(parent) for parent in model.manifest["parents"])
-    facts, found = dataset.metrics, model.metrics
-    row = ledger.get(tables.Dataset, dataset.id)
-    batch = ledger.get(tables.Batch, row.batch_id) if row else None
-    chosen = next(t for t in study.metrics["trials"] if t["number"] == found["trial"])
-    judgement = next(j for j in found["judgements"] if j["trial"] == found["trial"])
-    return {
-        "id": model.id,
-        "data": {
-            "instrument": batch.instrument if batch else None,
-            "recording": batch.recording_id if batch else None,
-            "dataset": dataset.id,
-            "columns": facts["feature_dim"],
-            "splits": facts["splits"],
-        },
-        "costs": dataset.manifest["parameters"]["labels"]["costs"],
-        "model": {
-            "study": study.id,
-            "trial": found["trial"],
-            "hyperparameters": chosen["hyperparameters"],
-            "threshold": found["threshold"],
-        },
-        "selection": {
-            "verdict": found["verdict"],
-            "reasons": found["reasons"],
-            "figures": judgement["figures"],
-            "overfitting": found["overfitting"],
-        },
+    core = _read_card(model) if CARD in model.manifest["files"] else _built(model, store, ledger)
+    return core | {
         "gates": [gate_entry(gate) for gate in ledger.rows(tables.Gate, model_id=model.id)],
-        "reigns": [
-            {
-                "strategy": reign.strategy,
-                "from_at": reign.from_at.isoformat(),
-                "to_at": reign.to_at.isoformat() if reign.to_at else None,
-                "how": reign.how,
-                "why": reign.why,
-            }
-            for reign in ledger.rows(tables.Reign, model_id=model.id)
+        "evaluations": [
+            {"id": row.id, "split": row.split, **row.metrics}
+            for row in ledger.rows(tables.Evaluation, model_id=model.id)
         ],
-        "limits": _limits(dataset),
+        "backtests": [_traded(row) for row in ledger.rows(tables.Backtest, model_id=model.id)],
+        "reigns": [_reign(reign) for reign in ledger.rows(tables.Reign, model_id=model.id)],
     }
 
 
-def _limits(dataset: Artifact) -> list[str]:
-    facts = dataset.metrics
-    first, last = facts["splits"]["train"]["from_ns"], facts["splits"]["test"]["to_ns"]
-    hours = (last - first) / 3.6e12
-    costs = dataset.manifest["parameters"]["labels"]["costs"]
-    return [
-        f"it saw {hours:,.1f} hours of one instrument; other regimes are not in its figures",
-        "every figure is of single orders of one unit: it moves no market and waits for no other",
-        f"costs are those assumed: fees {costs['fee_bps']:g} bps and {costs['fee_per_unit']:g} a "
-        f"unit, slippage {costs['slippage']:g}, latency {costs['latency_ms']:g} ms",
-        *facts.get("warnings", []),
-    ]
+def _built(model: Artifact, store: ArtifactStore, ledger: Ledger) -> dict[str, Any]:
+    if "judgements" not in model.metrics:
+        raise StoreError(
+            f"{model.id} is no model that was selected: run trademl models select {model.id}"
+        )
+    study, dataset = (store.get(parent) for parent in model.manifest["parents"])
+    card = card_core(model.id, model.metrics, study, dataset, ledger)
+    files = {name: entry["sha256"] for name, entry in model.manifest["files"].items()}
+    return card | {"kind": "linear binary classifier", "hash": files}
+
+
+def _read_card(model: Artifact) -> dict[str, Any]:
+    path = model.file(CARD)
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
+
+
+def _traded(row: tables.Backtest) -> dict[str, Any]:
+    names = ("n_trades", "net_pnl", "fees", "max_drawdown", "figures", "cost_ladder")
+    told = {name: row.metrics.get(name) for name in names}
+    beside = row.metrics.get("benchmarks", {}).get("equal_weights")
+    told["baseline"] = row.metrics.get("baseline") or beside
+    return {"id": row.id, "deployment": row.deployment_id, **told}
+
+
+def _reign(reign: tables.Reign) -> dict[str, Any]:
+    return {
+        "strategy": reign.strategy,
+        "from_at": reign.from_at.isoformat(),
+        "to_at": reign.to_at.isoformat() if reign.to_at else None,
+        "how": reign.how,
+        "why": reign.why,
+    }

@@ -17,7 +17,7 @@ from trademl.etl.recipe import FeatureRecipe
 from trademl.ingest.batch import Batch
 from trademl.stats.bootstrap import MIN_BLOCKS, lower_bound_of_mean, overlap_length
 from trademl.train.determinism import Stream, generator
-from trademl.train.model import LinearModel
+from trademl.train.model import BinaryModel
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _words(
 
 
 def champion_flags(
-    champion: LinearModel, recipe: FeatureRecipe, test: Split, batch: Batch
+    champion: BinaryModel, recipe: FeatureRecipe, test: Split, batch: Batch
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return what the champion flags among a challenger's rows, and which it can score at all.
 
@@ -150,5 +150,5 @@ def champion_flags(
     is_flagged_N = np.zeros(len(test), np.bool_)
     if can_score_N.any():
         features = feature_matrix(batch.quotes, index_N[can_score_N], recipe)
-        is_flagged_N[can_score_N] = champion.predict(features)[1] == 1
+        is_flagged_N[can_score_N] = champion.flags(champion.scores(features)) == 1
     return is_flagged_N, can_score_N

@@ -25,7 +25,7 @@ from trademl.train.metrics import (
     multiclass_metrics,
     regression_metrics,
 )
-from trademl.train.model import LinearModel, Link, Model, MulticlassModel, RegressionModel
+from trademl.train.model import LinearKind, LinearModel, Link, MulticlassModel, RegressionModel
 from trademl.train.races import EARLY_STOPPING, Best, EpochLog, Runner, criterion_rank
 from trademl.train.thresholds import RULE, calibrate_as
 from trademl.train.training import Training
@@ -51,7 +51,7 @@ class TrainedModel:
 
     Parameters
     ----------
-    model : Model
+    model : LinearKind
         Counts as refused until selection has judged it.
     metrics : mapping
         ``<split>:<metric>``.
@@ -61,7 +61,7 @@ class TrainedModel:
         Whose weights the model has.
     """
 
-    model: Model
+    model: LinearKind
     metrics: Metrics
     history: tuple[EpochLog, ...]
     best_epoch: int
@@ -101,7 +101,7 @@ def finish(
 
 
 def measure(
-    model: Model, splits: Mapping[str, Split], parameters: LinearLearnerParameters
+    model: LinearKind, splits: Mapping[str, Split], parameters: LinearLearnerParameters
 ) -> Metrics:
     """Return a model's metrics on each split, named ``<split>:<metric>``."""
     metrics: Metrics = {}
@@ -111,7 +111,7 @@ def measure(
     return metrics
 
 
-def _measure_one(model: Model, split: Split, parameters: LinearLearnerParameters) -> Metrics:
+def _measure_one(model: LinearKind, split: Split, parameters: LinearLearnerParameters) -> Metrics:
     logits = model.logits(split.features_ND)
     score_CN = logits.T if logits.ndim == 2 else logits[None, :]
     losses_N = row_losses(parameters.loss, loss_shape(parameters), split.label_N, score_CN)
@@ -150,7 +150,7 @@ def _choose(training: Training, trained: Mapping[Runner, Best]) -> Runner:
 
 def _build(
     training: Training, parameters: LinearLearnerParameters, best: Best, columns: tuple[str, ...]
-) -> Model:
+) -> LinearKind:
     """Return the model that the weights are, in units of the label."""
     d = len(training.scaler.mean_D)
     weights_CD = best.theta_CP[:, :d].astype(np.float64) * training.label_scaler.scale
@@ -172,7 +172,7 @@ def _build(
     return LinearModel(weights_D, bias, *scaling, threshold=0.5, link=link, **described)
 
 
-def _calibrate(training: Training, model: Model) -> tuple[Model, dict[str, Any]]:
+def _calibrate(training: Training, model: LinearKind) -> tuple[LinearKind, dict[str, Any]]:
     """Set a binary classifier's threshold by the scores that it will be served with."""
     if not isinstance(model, LinearModel):
         return model, {}

@@ -8,13 +8,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from trademl.errors import ConfigError, StoreError, require_extra
-from trademl.etl.dataset import load_split
+from trademl.etl.dataset import Split, load_split
 from trademl.ledger import Ledger, tables
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
+from trademl.train.card_figures import measured_figures
+from trademl.train.card_file import selected_card, write_card
 from trademl.train.looks import record_look
-from trademl.train.model import save_model
+from trademl.train.model import BinaryModel, save_model
 from trademl.train.parents import find_parents
 from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
@@ -159,8 +161,11 @@ def select_model(
         with store.create(identity, parents=[study.id, dataset.id], parameters=parameters) as draft:
             selection = select(read_trials(study), validation, floors, seed=seed)
             chosen = replace(selection.model(), parents=(study.id, dataset.id))
-            save_model(chosen, draft.path / MODEL_FILE)
-            draft.metrics.update(_verdict(selection))
+            path = draft.path / MODEL_FILE
+            save_model(chosen, path)
+            draft.metrics.update(_verdict(selection) | _figures(chosen, validation, seed))
+            card = selected_card(identity, path, chosen, draft.metrics, study, dataset, ledger)
+            write_card(card, draft.path)
         model = store.get(identity)
     _record_model(model, study, dataset, ledger)
     return model
@@ -207,6 +212,13 @@ def _verdict(selection: Selection) -> dict[str, Any]:
         "overfitting": asdict(selection.overfitting) if selection.overfitting else None,
         "judgements": [_judgement(j) for j in selection.judgements],
     }
+
+
+def _figures(model: BinaryModel, validation: Split, seed: int) -> dict[str, Any]:
+    score_N = model.scores(validation.features_ND)
+    is_flagged_N = model.flags(score_N) == 1
+    found = measured_figures(validation, score_N, is_flagged_N, split="validation", seed=seed)
+    return {"figures": [asdict(figure) for figure in found]}
 
 
 def _judgement(judgement: Judgement) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from trademl.etl.dataset import Split
 from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact
 from trademl.train.hyperparameters import LinearLearnerParameters
+from trademl.train.network_config import is_network
 from trademl.train.trials import TrialResult
 
 
@@ -90,4 +91,6 @@ def overlapping_looks(look: tables.Look, ledger: Ledger) -> list[tables.Look]:
 
 
 def _num_models(trial: TrialResult) -> int:
+    if is_network(trial.hyperparameters):
+        return 1
     return int(LinearLearnerParameters.from_strings(trial.hyperparameters).num_models)

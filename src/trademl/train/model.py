@@ -1,4 +1,4 @@
-"""A trained linear model and its file: numpy only, so that a server need not load more.
+"""A trained model and its file: a linear one takes numpy alone, a network loads torch when read.
 
 Shape letters: N rows, D feature columns, C classes.
 """
@@ -9,16 +9,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.errors import DataError, StoreError
+from trademl.errors import DataError, StoreError, require_extra
 from trademl.store.artifacts import storage_errors, write_atomically
 from trademl.store.identity import digest_bytes
 from trademl.train.archive import Members, pack
 from trademl.train.fetch import read_bytes
+from trademl.train.network_config import NETWORK_KINDS
+
+if TYPE_CHECKING:
+    from trademl.train.network_file import NetworkModel
 
 MODEL_SCHEMA = 2
 NOT_JUDGED = "selection has not judged it yet"
@@ -78,6 +82,8 @@ class LinearModel(Described):
     link : {"logistic", "identity"}
         ``identity`` leaves the sigmoid out: the score of a hinge loss is no probability.
     """
+
+    kind: ClassVar[str] = "linear binary classifier"
 
     weights_D: Floats
     bias: float
@@ -146,6 +152,8 @@ class MulticlassModel(Described):
         As in `LinearModel`.
     """
 
+    kind: ClassVar[str] = "linear multiclass classifier"
+
     weights_CD: Floats
     bias_C: Floats
     mean_D: Floats
@@ -196,6 +204,8 @@ class RegressionModel(Described):
         As in `LinearModel`; the normalisation of the label is part of weights and bias.
     """
 
+    kind: ClassVar[str] = "linear regression"
+
     weights_D: Floats
     bias: float
     mean_D: Floats
@@ -226,11 +236,12 @@ class RegressionModel(Described):
         return self.scores(features_ND), None
 
 
-Model = LinearModel | MulticlassModel | RegressionModel
-_KINDS: dict[str, type[Model]] = {
-    "linear binary classifier": LinearModel,
-    "linear multiclass classifier": MulticlassModel,
-    "linear regression": RegressionModel,
+LinearKind = LinearModel | MulticlassModel | RegressionModel
+Model: TypeAlias = "LinearKind | NetworkModel"
+BinaryModel: TypeAlias = "LinearModel | NetworkModel"
+BINARY_KINDS = (LinearModel.kind, NETWORK_KINDS["logistic"])
+_KINDS: dict[str, type[LinearKind]] = {
+    one.kind: one for one in (LinearModel, MulticlassModel, RegressionModel)
 }
 
 
@@ -270,13 +281,19 @@ def schema_hash(columns: tuple[str, ...]) -> str:
 def save_model(model: Model, path: Path) -> None:
     """Write a model as ``model.tar.gz``: the same model gives the same bytes.
 
-    The archive holds ``model.json`` and one ``.npy`` of float64 per array.
+    The archive holds ``model.json`` and one ``.npy`` of float64 per array; of a network see
+    `trademl.train.network_file.save_network`.
 
     Raises
     ------
     StoreError
         If the disk is full or not writable.
     """
+    if not isinstance(model, LinearKind):
+        from trademl.train.network_file import save_network
+
+        save_network(model, path)
+        return
     held = {one.name: getattr(model, one.name) for one in fields(model)}
     arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
     facts = {
@@ -284,11 +301,10 @@ def save_model(model: Model, path: Path) -> None:
         for name, value in held.items()
         if name not in arrays
     }
-    kind = next(name for name, cls in _KINDS.items() if cls is type(model))
     document = {
         **facts,
         "schema_version": MODEL_SCHEMA,
-        "kind": kind,
+        "kind": model.kind,
         "schema_hash": model.schema_hash,
     }
     with storage_errors(path):
@@ -305,6 +321,8 @@ def load_model(where: Path | str) -> Model:
     ------
     ConfigError
         If the URL's scheme is not known.
+    MissingExtraError
+        If it is a network, and torch is not installed.
     StoreError
         If the file is missing, damaged, or of a newer schema.
 
@@ -326,7 +344,7 @@ def load_model(where: Path | str) -> Model:
                 f"{where} has schema version {version}, this trademl reads up to {MODEL_SCHEMA}: "
                 "upgrade trademl"
             )
-        model = _restore(_KINDS[facts["kind"]], facts, members)
+        model: Model = _restore(facts, members)
         recorded_hash = str(facts["schema_hash"])
     except KeyError as error:
         raise StoreError(f"{where} is no model of trademl: it holds no {error.args[0]}") from error
@@ -340,8 +358,8 @@ def load_model(where: Path | str) -> Model:
     return model
 
 
-def load_binary_model(where: Path | str) -> LinearModel:
-    """Read a binary classifier: what selection, backtests and servers of signals work on.
+def load_binary_model(where: Path | str) -> BinaryModel:
+    """Read a binary classifier, linear or a network: what selection, backtests and signals take.
 
     Raises
     ------
@@ -349,14 +367,25 @@ def load_binary_model(where: Path | str) -> LinearModel:
         As `load_model`, and if it is a model of another kind.
     """
     model = load_model(where)
-    if not isinstance(model, LinearModel):
-        kind = next(name for name, cls in _KINDS.items() if cls is type(model))
-        raise StoreError(f"{where} is a {kind}, expected a binary classifier")
-    return model
+    if model.kind not in BINARY_KINDS:
+        raise StoreError(f"{where} is a {model.kind}, expected a binary classifier")
+    return cast("BinaryModel", model)
 
 
-def _restore(cls: type[Model], facts: Mapping[str, Any], members: Members) -> Model:
-    """Build a model from its file; a field that older files lack keeps its default."""
+def _restore(facts: Mapping[str, Any], members: Members) -> Model:
+    """Build a model from its file; torch is loaded where it is a network."""
+    if facts["kind"] in NETWORK_KINDS.values():
+        require_extra("train")
+        from trademl.train.network_file import restore_network
+
+        return restore_network(facts, members)
+    return _restore_linear(_KINDS[facts["kind"]], facts, members)
+
+
+def _restore_linear(
+    cls: type[LinearKind], facts: Mapping[str, Any], members: Members
+) -> LinearKind:
+    """Build a linear model from its file; a field that older files lack keeps its default."""
     columns = tuple(str(name) for name in facts["columns"])
     sizes = {"D": len(columns), "C": int(facts["hyperparameters"].get("num_classes", 1))}
     values: dict[str, Any] = {}

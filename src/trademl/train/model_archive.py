@@ -22,24 +22,6 @@ def pack(members: Mapping[str, bytes], *, level: int = 6) -> bytes:
     return gzip.compress(tar_bytes.getvalue(), compresslevel=level, mtime=0)
 
 
-def unpack(path: Path) -> dict[str, bytes]:
-    """Return the files of an archive; nothing is written, so their names do no harm.
-
-    Raises
-    ------
-    StoreError
-        If it is missing or damaged.
-    """
-    try:
-        with tarfile.open(path, mode="r:gz") as tar:
-            files = {entry.name: tar.extractfile(entry) for entry in tar if entry.isfile()}
-            return {name: file.read() for name, file in files.items() if file}
-    except FileNotFoundError as error:
-        raise StoreError(f"{path} does not exist: train again") from error
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise StoreError(f"{path} is not a model.tar.gz ({error}): train again") from error
-
-
 def is_network_file(path: Path) -> bool:
     """Return whether a ``model.tar.gz`` holds a network; torch is not needed to see it.
 

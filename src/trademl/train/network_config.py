@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,16 @@ from trademl.errors import ConfigError
 NetworkKind = Literal["temporal_convolution", "transformer"]
 Loss = Literal["logistic", "squared"]
 Precision = Literal["float32", "bfloat16"]
+Criterion = Literal[
+    "accuracy", "f_beta", "precision_at_target_recall", "recall_at_target_precision",
+    "loss_function",
+]  # fmt: skip
+
+NETWORK_KINDS: dict[Loss, str] = {
+    "logistic": "network binary classifier",
+    "squared": "network regressor",
+}
+NETWORK = "network"  # the hyperparameter that only a network's training job has
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,9 @@ class NetworkTraining:
         Steps between checkpoints inside an epoch; 0 for one at the end of each epoch.
     max_restarts : int
         How often a run goes on from its last checkpoint after a process was lost.
+    criterion, target_recall, target_precision, f_beta
+        How the threshold is calibrated on validation rows: as Linear Learner's
+        ``binary_classifier_model_selection_criteria`` and the values that go with it.
 
     Raises
     ------
@@ -131,6 +145,10 @@ class NetworkTraining:
     block_rows: int = 16
     checkpoint_steps: int = 0
     max_restarts: int = 2
+    criterion: Criterion = "f_beta"
+    target_recall: float = 0.8
+    target_precision: float = 0.8
+    f_beta: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "patience", "block_rows"):
@@ -138,10 +156,24 @@ class NetworkTraining:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more")
         for name in (
             "learning_rate", "weight_decay", "clip_norm", "tolerance", "checkpoint_steps",
-            "max_restarts",
+            "max_restarts", "target_recall", "target_precision", "f_beta",
         ):  # fmt: skip
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} is {value}, expected 0 or more")
         if self.learning_rate == 0:
             raise ConfigError("learning_rate is 0, expected above 0")
+
+    def calibration(self) -> dict[str, str | float]:
+        """Return how the threshold is calibrated, under the names of Linear Learner."""
+        return {
+            "binary_classifier_model_selection_criteria": self.criterion,
+            "target_recall": self.target_recall,
+            "target_precision": self.target_precision,
+            "f_beta": self.f_beta,
+        }
+
+
+def is_network(hyperparameters: Mapping[str, object]) -> bool:
+    """Return whether the hyperparameters of a training job are a network's."""
+    return NETWORK in hyperparameters

@@ -5,12 +5,10 @@ Shape letters: N rows, D feature columns, K outputs.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -19,22 +17,18 @@ from numpy.typing import NDArray
 
 from trademl.errors import ConfigError, DataError, StoreError
 from trademl.store.artifacts import storage_errors, write_atomically
-from trademl.train.model import NOT_JUDGED, Status, schema_hash, sigmoid
-from trademl.train.model_archive import pack, unpack
-from trademl.train.network_config import Loss, NetworkConfig
+from trademl.train.archive import Members, pack
+from trademl.train.model import MODEL_SCHEMA, Described, load_model, schema_hash, sigmoid
+from trademl.train.network_config import NETWORK_KINDS, Loss, NetworkConfig
 from trademl.train.networks import Layers, build_network
 
-NETWORK_SCHEMA = 1
-KINDS: dict[Loss, str] = {
-    "logistic": "network binary classifier",
-    "squared": "network regressor",
-}
 _ROWS_AT_ONCE = 1024
-_LEVEL = 1  # trained weights hardly shrink
+_FOLDER = "weights/"
+_SCALE = "layers.0."
 
 
 @dataclass(frozen=True, eq=False)
-class NetworkModel:
+class NetworkModel(Described):
     """A network with weights, and what a server must know about it.
 
     Parameters
@@ -48,10 +42,6 @@ class NetworkModel:
         A row is labelled 1 where its score is at or above it; of no meaning for values.
     columns : tuple of str
         Names of the D features, in order.
-    hyperparameters, metrics : mapping
-        How it was trained, and what it measured; as JSON can hold them.
-    status, reasons
-        As in `trademl.train.model.LinearModel`.
     """
 
     config: NetworkConfig
@@ -59,14 +49,11 @@ class NetworkModel:
     loss: Loss
     threshold: float
     columns: tuple[str, ...]
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-    status: Status = "refused"
-    reasons: tuple[str, ...] = (NOT_JUDGED,)
 
     def __post_init__(self) -> None:
-        network = build_network(self.config, len(self.columns), seed=0)
-        network.load_state_dict({n: torch.from_numpy(w) for n, w in self.weights.items()})
+        network = _empty(self.config, len(self.columns))
+        weights = {n: torch.from_numpy(np.ascontiguousarray(w)) for n, w in self.weights.items()}
+        network.load_state_dict(weights, assign=True)
         object.__setattr__(self, "_network", network.eval().requires_grad_(False))
         object.__setattr__(self, "_device", "cpu")
 
@@ -84,7 +71,22 @@ class NetworkModel:
     @property
     def kind(self) -> str:
         """What the manifest calls it."""
-        return KINDS[self.loss]
+        return NETWORK_KINDS[self.loss]
+
+    @property
+    def mean_D(self) -> NDArray[np.float32]:  # noqa: N802  (shape letters)
+        """What each feature is shifted by, taken from training rows."""
+        return self.weights[f"{_SCALE}mean_D"]
+
+    @property
+    def scale_D(self) -> NDArray[np.float32]:  # noqa: N802
+        """What each feature is divided by."""
+        return self.weights[f"{_SCALE}scale_D"]
+
+    @property
+    def n_weights(self) -> int:
+        """Numbers that training changed."""
+        return sum(w.size for n, w in self.weights.items() if n not in _scale_names())
 
     def outputs(self, features_ND: NDArray[Any]) -> NDArray[np.float32]:
         """Return what the network says of each row, float32 of shape (N, K).
@@ -108,7 +110,7 @@ class NetworkModel:
         with torch.inference_mode():
             for start in range(0, len(features_ND), _ROWS_AT_ONCE):
                 rows = slice(start, start + _ROWS_AT_ONCE)
-                rows_BD = torch.from_numpy(np.ascontiguousarray(features_ND[rows]))
+                rows_BD = torch.tensor(features_ND[rows])  # a copy: a request's bytes are read-only
                 rows_BD = rows_BD.to(self._device)  # type: ignore[attr-defined]
                 output_NK[rows] = network(rows_BD).cpu().numpy()
         return output_NK
@@ -119,13 +121,22 @@ class NetworkModel:
 
     def scores(self, features_ND: NDArray[Any]) -> NDArray[np.float32]:
         """Return each row's probability of label 1, or its value, float32 of shape (N,)."""
-        logit_N = self.logits(features_ND)
+        return self.scores_of(self.logits(features_ND))
+
+    def scores_of(self, logit_N: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Return the scores that `logits` lead to."""
         return (sigmoid(logit_N) if self.loss == "logistic" else logit_N).astype(np.float32)
 
-    def predict(self, features_ND: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """Return each row's score and its label at the threshold."""
+    def flags(self, score_N: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Return 1 where a score is at or above the calibrated threshold, else 0."""
+        return (score_N >= np.float32(self.threshold)).astype(np.int8)
+
+    def predict(
+        self, features_ND: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8] | None]:
+        """Return each row's score, and its label at the threshold; a value has no label."""
         score_N = self.scores(features_ND)
-        return score_N, (score_N >= np.float32(self.threshold)).astype(np.int8)
+        return score_N, self.flags(score_N) if self.loss == "logistic" else None
 
 
 def save_network(model: NetworkModel, path: Path) -> None:
@@ -138,80 +149,81 @@ def save_network(model: NetworkModel, path: Path) -> None:
     StoreError
         If the disk is full or not writable.
     """
-    members = {"model.json": _describe(model)}
-    for name, weight in model.weights.items():
-        buffer = io.BytesIO()
-        np.save(buffer, np.asarray(weight, np.float32), allow_pickle=False)
-        members[f"weights/{name}.npy"] = buffer.getvalue()
-    with storage_errors(path):
-        write_atomically(path, pack(members, level=_LEVEL))
-
-
-def load_network(path: Path) -> NetworkModel:
-    """Read a network that `save_network` wrote.
-
-    Raises
-    ------
-    StoreError
-        If the file is missing, damaged, of a newer schema, or no network.
-    """
-    members = unpack(path)
-    try:
-        facts = json.loads(members["model.json"])
-        _check_head(facts, path)
-        return NetworkModel(
-            config=msgspec.convert(facts["network"], NetworkConfig),
-            weights={
-                name.removeprefix("weights/").removesuffix(".npy"): _array(content)
-                for name, content in members.items()
-                if name.startswith("weights/")
-            },
-            loss=msgspec.convert(facts["loss"], Literal["logistic", "squared"]),
-            threshold=float(facts["threshold"]),
-            columns=tuple(facts["columns"]),
-            hyperparameters=facts["hyperparameters"],
-            metrics=facts["metrics"],
-            status="accepted" if facts["status"] == "accepted" else "refused",
-            reasons=tuple(facts["reasons"]),
-        )
-    except KeyError as error:
-        raise StoreError(f"{path} is no network of trademl: it holds no {error.args[0]}") from error
-    except (ValueError, TypeError, RuntimeError, ConfigError) as error:
-        what = str(error).splitlines()[0]
-        raise StoreError(f"{path} is damaged ({what}): train again") from error
-
-
-def _describe(model: NetworkModel) -> bytes:
-    facts = {
-        "schema_version": NETWORK_SCHEMA,
+    described = {one.name: getattr(model, one.name) for one in fields(Described)}
+    document = {
+        **described,
+        "schema_version": MODEL_SCHEMA,
         "kind": model.kind,
         "network": asdict(model.config),
         "loss": model.loss,
         "threshold": model.threshold,
         "columns": list(model.columns),
         "schema_hash": model.schema_hash,
-        "hyperparameters": dict(model.hyperparameters),
-        "metrics": dict(model.metrics),
-        "status": model.status,
-        "reasons": list(model.reasons),
     }
-    return json.dumps(facts, indent=1, sort_keys=True, allow_nan=False).encode()
+    arrays = {_FOLDER + name: weight for name, weight in model.weights.items()}
+    with storage_errors(path):
+        write_atomically(path, pack(document, arrays, dtype=np.float32))
 
 
-def _check_head(facts: Mapping[str, Any], path: Path) -> None:
-    if facts["kind"] not in KINDS.values():
-        raise StoreError(f"{path} holds a {facts['kind']}, expected a network")
-    if int(facts["schema_version"]) > NETWORK_SCHEMA:
-        raise StoreError(
-            f"{path} has schema version {facts['schema_version']}, this trademl reads up to "
-            f"{NETWORK_SCHEMA}: upgrade trademl"
-        )
-    if facts["schema_hash"] != (found := schema_hash(tuple(facts["columns"]))):
-        raise StoreError(
-            f"{path}: its columns hash to {found}, it records {facts['schema_hash']}: it was "
-            "edited or damaged; train again"
-        )
+def load_network(where: Path | str) -> NetworkModel:
+    """Read a network that `save_network` wrote, from a path or a URL.
+
+    Raises
+    ------
+    StoreError
+        If the file is missing, damaged, of a newer schema, or no network.
+    """
+    model = load_model(where)
+    if not isinstance(model, NetworkModel):
+        raise StoreError(f"{where} holds a linear model, expected a network: read it by load_model")
+    return model
 
 
-def _array(content: bytes) -> NDArray[np.float32]:
-    return np.asarray(np.load(io.BytesIO(content), allow_pickle=False), dtype=np.float32)
+def restore_network(facts: Mapping[str, Any], members: Members) -> NetworkModel:
+    """Return the network that an archive holds; `trademl.train.model.load_model` calls it.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If a fact is missing or of another kind.
+    StoreError
+        If an array is missing, damaged, or of another shape than the facts say.
+    """
+    try:
+        config = msgspec.convert(facts["network"], NetworkConfig)
+        columns = tuple(str(name) for name in facts["columns"])
+        _check_depth(config, members)
+        shapes = {n: tuple(w.shape) for n, w in _empty(config, len(columns)).state_dict().items()}
+    except (ConfigError, RuntimeError) as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    return NetworkModel(
+        config=config,
+        weights={n: members.array(_FOLDER + n, s, np.float32) for n, s in shapes.items()},
+        loss=msgspec.convert(facts["loss"], Loss),
+        threshold=float(facts["threshold"]),
+        columns=columns,
+        hyperparameters=facts["hyperparameters"],
+        metrics=facts["metrics"],
+        status="accepted" if facts["status"] == "accepted" else "refused",
+        reasons=tuple(str(reason) for reason in facts["reasons"]),
+        parents=tuple(str(one) for one in facts.get("parents", ())),
+        code_version=str(facts.get("code_version", "")),
+        rules=facts.get("rules", {}),
+    )
+
+
+def _empty(config: NetworkConfig, feature_dim: int) -> Layers:
+    """Return the network without memory for its weights: shapes alone."""
+    with torch.device("meta"):
+        return build_network(config, feature_dim, seed=0)
+
+
+def _check_depth(config: NetworkConfig, members: Members) -> None:
+    """Refuse, before they are made, layers which the archive does not hold."""
+    held = {name.split(".")[1] for name in members.arrays if name.startswith(_FOLDER)}
+    if len(held) != config.n_layers:
+        raise ValueError(f"{len(held)} layers of weights, the network has {config.n_layers}")
+
+
+def _scale_names() -> tuple[str, str]:
+    return f"{_SCALE}mean_D", f"{_SCALE}scale_D"

@@ -7,16 +7,21 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from trademl.errors import StoreError, require_extra
+from trademl.errors import require_extra
 from trademl.etl.dataset import record_files
+from trademl.ledger import Ledger
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
-from trademl.train.network_config import NetworkConfig, NetworkTraining
+from trademl.train.jobs import MODEL_FILE, column_names, record_study
+from trademl.train.network_config import NETWORK, NetworkConfig, NetworkTraining
 from trademl.train.parallel.dims import check_batch, parallel_dims
 from trademl.train.parallel.distribution import Distribution, as_dict
+from trademl.train.search_space import VALIDATION_LOSS
+from trademl.train.studies import study_metrics
+from trademl.train.trials import TrialResult
 
 if TYPE_CHECKING:
     from trademl.train.parallel.explain import Explanation
@@ -51,6 +56,7 @@ def train_network(
     dataset: Artifact,
     request: NetworkRequest,
     store: ArtifactStore,
+    ledger: Ledger,
     *,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -59,7 +65,9 @@ def train_network(
     Returns
     -------
     Artifact
-        ``model.tar.gz``, read by `trademl.train.network_file.load_network`, and ``history.json``.
+        A study of one trial, as `trademl.train.jobs.train_dataset` publishes: selection judges it
+        by its id. It holds ``model.tar.gz``, read by `trademl.train.network_file.load_network`, and
+        ``history.json``.
         ``metrics`` holds those of the best epoch, the loss of every epoch, and how the work was
         divided. The division is part of its id, for it moves losses in their last digits.
 
@@ -84,6 +92,7 @@ def train_network(
     progress.step("train")
     if found := store.find(identity):
         progress.done(f"kept {found.id}")
+        record_study(found, ledger)
         return found
     from trademl.train.parallel.launch import launch
     from trademl.train.parallel.run_job import finish_folder
@@ -91,9 +100,33 @@ def train_network(
     with store.create(identity, parents=[dataset.id], parameters=parameters, resume=True) as draft:
         job = _job(dataset, request, draft.path)
         launch(job, environment=request.environment, progress=progress)
-        draft.metrics.update(finish_folder(job))
+        measured = finish_folder(job)
+        trial = _trial(request, measured, draft.path)
+        draft.metrics.update(measured | study_metrics(VALIDATION_LOSS, [trial], measured["notes"]))
     progress.done()
-    return store.get(identity)
+    network = store.get(identity)
+    record_study(network, ledger)
+    return network
+
+
+def _trial(request: NetworkRequest, found: Mapping[str, Any], folder: Path) -> TrialResult:
+    """Return a trained network as the trial of a study."""
+    loss = float(found["validation_loss"])
+    measured = {name: value for name, value in found.items() if name.startswith("validation:")}
+    return TrialResult(
+        number=0,
+        hyperparameters={
+            NETWORK: json.dumps(asdict(request.network)),
+            "training": json.dumps(asdict(request.training)),
+            "distribution": json.dumps(as_dict(request.distribution)),
+            "seed": str(request.seed),
+        },
+        objective=loss,
+        direction=VALIDATION_LOSS.direction,
+        metrics={**measured, VALIDATION_LOSS.metric: loss},
+        model_path=folder / MODEL_FILE,
+        losses=tuple(float(epoch["validation_loss"]) for epoch in found["history"]),
+    )
 
 
 def explain_plan(
@@ -122,7 +155,7 @@ def explain_plan(
 
     progress = progress or Silent()
     n = request.n_processes
-    columns = _columns(dataset)
+    columns = column_names(dataset)
     progress.step("plan")
     device = device_here(n)
     if memory_gib is not None:
@@ -170,7 +203,7 @@ def _decided(dataset: Artifact, request: NetworkRequest) -> NetworkRequest:
         from trademl.train.parallel.devices import device_here
         from trademl.train.parallel.plan import choose, make_plan
 
-        width = len(_columns(dataset))
+        width = len(column_names(dataset))
         device = device_here(n)
         plan = make_plan(request.network, request.training, width, n_processes=n, device=device)
         chosen = choose(plan)
@@ -187,21 +220,13 @@ def _job(dataset: Artifact, request: NetworkRequest, folder: Path) -> NetworkJob
         network=request.network,
         training=request.training,
         distribution=request.distribution,
-        columns=_columns(dataset),
+        columns=column_names(dataset),
         train=tuple(path.resolve() for path in record_files(dataset, "train")),
         validation=tuple(path.resolve() for path in record_files(dataset, "validation")),
         folder=folder.resolve(),
         seed=request.seed,
         processes_per_host=request.n_processes,
     )
-
-
-def _columns(dataset: Artifact) -> tuple[str, ...]:
-    path = dataset.file("schema.json")
-    try:
-        return tuple(column["name"] for column in json.loads(path.read_bytes())["columns"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged ({error}): delete its folder and run again") from error
 
 
 def _n_rows(dataset: Artifact) -> int:

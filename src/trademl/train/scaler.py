@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trademl.etl.row_source import RowSource
 from trademl.train.determinism import Stream, generator
 from trademl.train.hyperparameters import LinearLearnerParameters
+
+NETWORK_ROWS = 10_000  # that a network's scaler is fitted on, at most
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,20 @@ class LabelScaler:
         """Return what a loss of scaled labels is multiplied by to be one of the labels."""
         is_squared = loss in ("squared_loss", "eps_insensitive_squared_loss")
         return self.scale**2 if is_squared else self.scale
+
+
+def fit_network_scaler(rows: RowSource) -> Scaler:
+    """Return mean and standard deviation of up to 10,000 rows, spread evenly over all of them.
+
+    A constant column is scaled by 1.
+    """
+    n = min(len(rows), NETWORK_ROWS)
+    found_ND, _ = rows.read(np.arange(n, dtype=np.int64) * len(rows) // n)
+    features_ND = np.ascontiguousarray(found_ND)  # sums in one order, whatever file they lay in
+    scale_D = features_ND.std(axis=0, dtype=np.float64)
+    is_constant_D = features_ND.max(axis=0) == features_ND.min(axis=0)
+    scale_D[is_constant_D | (scale_D < np.finfo(np.float32).tiny)] = 1.0
+    return Scaler(features_ND.mean(axis=0, dtype=np.float64), scale_D)
 
 
 def fit_scaler(

@@ -19,7 +19,7 @@ from trademl.stats.overfitting import Overfitting, overfitting
 from trademl.train.determinism import Stream, generator
 from trademl.train.floors import Figures, SelectionFloors, missed_floors
 from trademl.train.metrics import confusion, precision, recall
-from trademl.train.model import NOT_JUDGED, LinearModel, Status
+from trademl.train.model import NOT_JUDGED, BinaryModel, Status
 from trademl.train.thresholds import calibrate_as
 from trademl.train.trials import TrialResult
 
@@ -88,7 +88,7 @@ class Selection:
         trial = self.winner or self.best_refused
         return next(j for j in self.judgements if j.trial is trial)
 
-    def model(self) -> LinearModel:
+    def model(self) -> BinaryModel:
         """Return the chosen trial's model, carrying its verdict and reasons."""
         status: Status = "accepted" if self.winner else "refused"
         return replace(self.chosen.trial.model(), status=status, reasons=self.chosen.reasons)
@@ -164,7 +164,8 @@ def judge(
     if trial.failure is not None:
         return Judgement(trial, (f"training failed: {trial.failure}",))
     model = trial.model()
-    score_N, flag_N = model.predict(validation.features_ND)
+    score_N = model.scores(validation.features_ND)
+    flag_N = model.flags(score_N)
     honest_N = out_of_fold_flags(validation, score_N, model.hyperparameters, n_folds=floors.n_folds)
     bound, block = _pnl_bound(validation, honest_N, confidence, seed)
     counts = confusion(validation.label_N, flag_N)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from trademl.errors import TrainError
 from trademl.train.metrics import Metrics
-from trademl.train.model import LinearModel, load_binary_model
+from trademl.train.model import BinaryModel, load_binary_model
 
 Direction = Literal["Maximize", "Minimize"]
 
@@ -72,7 +72,7 @@ class TrialResult:
             return -math.inf
         return self.objective if self.direction == "Maximize" else -self.objective
 
-    def model(self) -> LinearModel:
+    def model(self) -> BinaryModel:
         """Read the trained model.
 
         Raises

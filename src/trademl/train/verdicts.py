@@ -163,7 +163,7 @@ def _weigh(
     loaded = load_binary_model(model.file(MODEL_FILE))
     test = load_split(dataset, "test")
     look = record_look(study, read_trials(study), test, ledger, cuts=[loaded.threshold])
-    is_flagged_N = loaded.predict(test.features_ND)[1] == 1
+    is_flagged_N = loaded.flags(loaded.scores(test.features_ND)) == 1
     duel = None
     if reigning is not None:
         duel = _duel(reigning, dataset, test, is_flagged_N, config, store, ledger, seed)

@@ -6,6 +6,7 @@ Shape letters: N rows, D features, K outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from trademl.errors import TrainError
 from trademl.etl.row_source import RowSource
+from trademl.store.identity import code_version
 from trademl.train.metrics import binary_metrics
 from trademl.train.model import sigmoid
 from trademl.train.network_file import NetworkModel, save_network
@@ -22,9 +24,8 @@ from trademl.train.parallel.checkpoints import Checkpoints
 from trademl.train.parallel.job import NetworkJob
 from trademl.train.parallel.position import Position
 from trademl.train.parallel.run_files import MODEL
-from trademl.train.thresholds import calibrate_threshold
+from trademl.train.thresholds import calibrate_as
 
-CRITERION = "f_beta"
 _ROWS_AT_ONCE = 4096
 
 
@@ -50,18 +51,16 @@ def export_model(
         loss=job.training.loss,
         threshold=0.5,
         columns=job.columns,
+        hyperparameters=job.as_hyperparameters(),
+        code_version=code_version(),
     )
     target_NK, output_NK = _predict(model, validation)
     threshold, metrics = _measure(job, target_NK, output_NK)
     best = next(h for h in position.history if h.validation_loss == position.best_loss)
     save_network(
-        NetworkModel(
-            config=model.config,
-            weights=model.weights,
-            loss=model.loss,
+        replace(
+            model,
             threshold=threshold,
-            columns=model.columns,
-            hyperparameters=job.as_hyperparameters(),
             metrics={
                 **metrics,
                 "train_loss": best.train_loss,
@@ -100,7 +99,7 @@ def _measure(
         }
     label_N, logit_N = target_NK[:, 0], output_NK[:, 0].astype(np.float64)
     score_N = sigmoid(logit_N).astype(np.float32)
-    threshold = calibrate_threshold(label_N, score_N, criterion=CRITERION)
+    threshold = calibrate_as(job.as_hyperparameters(), label_N, score_N)
     flagged_N = score_N >= np.float32(threshold.value)
-    metrics = binary_metrics(label_N, logit_N, flagged_N, beta=1.0)
+    metrics = binary_metrics(label_N, logit_N, flagged_N, beta=job.training.f_beta)
     return threshold.value, {f"validation:{name}": value for name, value in metrics.items()}

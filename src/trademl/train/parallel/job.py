@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 from torch import nn
 
@@ -35,8 +34,7 @@ from trademl.train.parallel.run_files import CHECKPOINTS, JOB, SPOOL
 from trademl.train.parallel.stream import BatchOrder, BatchStream
 from trademl.train.parallel.technique import Technique
 from trademl.train.parallel.world import World
-
-_SCALER_ROWS = 10_000
+from trademl.train.scaler import fit_network_scaler
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ class NetworkJob:
 
     def as_hyperparameters(self) -> dict[str, Any]:
         """Return what made the network, as JSON can hold it."""
-        return {**asdict(self.training), "seed": self.seed}
+        return {**asdict(self.training), **self.training.calibration(), "seed": self.seed}
 
 
 def write_job(job: NetworkJob) -> Path:
@@ -206,15 +204,10 @@ def _layers(job: NetworkJob, numbers: list[int], world: World, train: RowSource)
 
 
 def _set_scale(embedding: Embedding, train: RowSource) -> None:
-    """Take mean and deviation from up to 10,000 rows spread evenly over the training rows."""
-    n = min(len(train), _SCALER_ROWS)
-    features_ND, _ = train.read(np.arange(n, dtype=np.int64) * len(train) // n)
-    mean_D = features_ND.mean(axis=0, dtype=np.float64)
-    scale_D = features_ND.std(axis=0, dtype=np.float64)
-    is_constant_D = features_ND.max(axis=0) == features_ND.min(axis=0)
-    scale_D[is_constant_D | (scale_D < np.finfo(np.float32).tiny)] = 1.0
-    embedding.mean_D.copy_(torch.from_numpy(mean_D))
-    embedding.scale_D.copy_(torch.from_numpy(scale_D))
+    """Let the network standardise features by the training rows."""
+    scaler = fit_network_scaler(train)
+    embedding.mean_D.copy_(torch.from_numpy(scaler.mean_D))
+    embedding.scale_D.copy_(torch.from_numpy(scaler.scale_D))
 
 
 def _open(job: NetworkJob, world: World, name: str) -> RowSource:

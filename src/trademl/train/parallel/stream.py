@@ -22,6 +22,7 @@ from trademl.etl.row_source import RowSource
 from trademl.train.determinism import Stream, generator
 
 _AHEAD = 4  # batches read before they are asked for
+_READERS = 2  # threads that read them, where the step leaves them a core
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class BatchOrder:
 
 
 class BatchStream:
-    """Batches of one rank, epoch after epoch, read by a thread of their own.
+    """Batches of one rank, epoch after epoch, read by threads of their own.
 
     Parameters
     ----------
@@ -137,7 +138,7 @@ class BatchStream:
         DataError
             On the way, if a row holds a number that is not finite; the message names the row.
         """
-        with ThreadPoolExecutor(1, "batches") as reader:
+        with ThreadPoolExecutor(_READERS, "batches") as reader:
             try:
                 yield self._read_ahead(reader, epoch, number, epochs)
             finally:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tarfile
+
 import numpy as np
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from trademl.errors import StoreError
-from trademl.train.model_archive import is_network_file, pack, unpack
+from trademl.train.model import LinearModel, load_model, save_model
+from trademl.train.model_archive import is_network_file, pack
 from trademl.train.network_config import NetworkConfig
 from trademl.train.network_file import NetworkModel, load_network, save_network
 from trademl.train.networks import Layers, build_layers, build_network
@@ -22,6 +27,11 @@ D = 12 * 2 + 3  # two channels a step, three columns of no step
 
 def rows(n: int = 5, d: int = D) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+
+
+def unpack(path):
+    with tarfile.open(path) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar}
 
 
 @BOTH
@@ -149,7 +159,22 @@ def with_an_unknown_kind(members):
     return members | {"model.json": members["model.json"].replace(b"transformer", b"lstm")}
 
 
-@pytest.mark.parametrize("damage", [without_a_weight, with_other_columns, with_an_unknown_kind])
+def with_a_thousand_million_layers(members):
+    return members | {
+        "model.json": members["model.json"].replace(b'"depth": 2', b'"depth": 1000000000')
+    }
+
+
+def with_a_width_that_fills_the_memory(members):
+    return members | {
+        "model.json": members["model.json"].replace(b'"width": 8', b'"width": 8000000')
+    }
+
+
+@pytest.mark.parametrize("damage", [
+    without_a_weight, with_other_columns, with_an_unknown_kind, with_a_thousand_million_layers,
+    with_a_width_that_fills_the_memory,
+])  # fmt: skip
 def test_a_damaged_network_is_one_line(model, tmp_path, damage):
     path = tmp_path / "model.tar.gz"
     save_network(model, path)
@@ -158,3 +183,52 @@ def test_a_damaged_network_is_one_line(model, tmp_path, damage):
     with pytest.raises(StoreError, match="train again") as caught:
         load_network(path)
     assert "\n" not in str(caught.value)
+
+
+LINEAR = LinearModel(
+    weights_D=np.linspace(-1, 1, D),
+    bias=0.1,
+    mean_D=np.zeros(D),
+    scale_D=np.ones(D),
+    threshold=0.4,
+    columns=tuple(f"c{i}" for i in range(D)),
+)
+
+
+@pytest.mark.parametrize("kind", ["linear", "network"])
+def test_both_kinds_of_model_are_one_to_whoever_asks(model, tmp_path, kind):
+    asked = LINEAR if kind == "linear" else model
+    save_model(asked, tmp_path / "model.tar.gz")
+    found = load_model(tmp_path / "model.tar.gz")
+
+    features_ND = rows(6).numpy()
+    score_N, label_N = found.predict(features_ND)
+    alone_N = np.concatenate([found.predict(row[None])[0] for row in features_ND])
+    assert (score_N.shape, score_N.dtype, label_N.shape) == ((6,), np.float32, (6,))
+    np.testing.assert_allclose(alone_N, score_N, rtol=0, atol=0 if kind == "linear" else 1e-6)
+    np.testing.assert_array_equal(label_N, score_N >= np.float32(found.threshold))
+    assert (found.columns, found.schema_hash) == (asked.columns, asked.schema_hash)
+    assert (found.status, found.reasons) == ("refused", asked.reasons)
+    assert found.mean_D.shape == found.scale_D.shape == (D,)
+
+
+def test_a_network_of_values_has_no_labels(model):
+    network = NetworkModel(**{**vars_of(model), "loss": "squared"})
+
+    score_N, label_N = network.predict(rows(4).numpy())
+    assert label_N is None
+    np.testing.assert_array_equal(score_N, network.outputs(rows(4).numpy())[:, 0])
+
+
+def vars_of(model):
+    return {name: getattr(model, name) for name in model.__dataclass_fields__}
+
+
+def test_a_linear_model_is_served_without_torch(tmp_path):
+    save_model(LINEAR, tmp_path / "model.tar.gz")
+    program = (
+        "import sys; from trademl.serve.model_pool import load_model; "
+        f"load_model({str(tmp_path / 'model.tar.gz')!r}); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
