@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pyarrow.parquet as pq
 from trademl.config import sample_file
 from trademl.etl.recordio import write_recordio
 from trademl.ledger import Ledger, tables
+from trademl.market.costs import Costs
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.train.hyperparameters import LinearLearnerParameters
 from trademl.train.model import LinearModel, save_model
@@ -34,6 +36,7 @@ OWN_IMAGE = "123456789012.dkr.ecr.eu-west-2.amazonaws.com/trademl:1.0"
 ROWS = {"train": 60, "validation": 40, "test": 30}
 COLUMNS = ("a", "b", "c")
 STATIC = {"predictor_type": "binary_classifier"}
+SPACED_NS = 10_000_000_000  # between two rows
 CREATED = 1_790_000_000.0  # epoch seconds, as the JSON protocol sends times
 
 
@@ -41,7 +44,8 @@ def make_dataset(store: ArtifactStore, ledger: Ledger | None = None, *, parts: i
     """Publish a dataset of three columns whose label is the sign of the first."""
     identity = f"dataset-{'b' if parts else 'a'}{0:011d}"
     if (found := store.find(identity)) is None:
-        with store.create(identity, parents=["batch-000000000000"], parameters={}) as draft:
+        parameters = {"labels": {"source": "recomputed", "costs": asdict(Costs())}}
+        with store.create(identity, parents=["batch-000000000000"], parameters=parameters) as draft:
             rng = np.random.default_rng(1)
             for split, n in ROWS.items():
                 features = rng.standard_normal((n, len(COLUMNS))).astype(np.float32)
@@ -50,6 +54,17 @@ def make_dataset(store: ArtifactStore, ledger: Ledger | None = None, *, parts: i
             columns = [{"name": name} for name in COLUMNS]
             (draft.path / "schema.json").write_text(json.dumps({"columns": columns}))
             draft.metrics["feature_dim"] = len(COLUMNS)
+            first = np.cumsum([0, *ROWS.values()])
+            draft.metrics["splits"] = {
+                split: {
+                    "rows": n,
+                    "label_rate": 0.5,
+                    "mean_pnl": 0.0,
+                    "from_ns": int(at) * SPACED_NS,
+                    "to_ns": int(at + n) * SPACED_NS,
+                }
+                for (split, n), at in zip(ROWS.items(), first[:-1], strict=True)
+            }
         found = store.get(identity)
     if ledger is not None:
         _record(found, ledger)
@@ -72,7 +87,7 @@ def _write_split(folder: Path, split: str, features: np.ndarray, parts: int) -> 
 def _write_rows(folder: Path) -> None:
     splits = [split for split, n in ROWS.items() for _ in range(n)]
     n = len(splits)
-    as_of = np.arange(n, dtype=np.int64) * 10_000_000_000
+    as_of = np.arange(n, dtype=np.int64) * SPACED_NS
     table = {
         "order_id": np.arange(n), "as_of_ns": as_of, "exit_ns": as_of + 5_000_000_000,
         "pnl": np.where(np.arange(n) % 2, 1.0, -1.0), "split": splits,

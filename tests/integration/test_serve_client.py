@@ -179,7 +179,7 @@ def test_nothing_there_is_one_line():
         (ok(b"{}"), "cannot be understood: {}"),
         (ok(b"[1"), "cannot be understood"),
         (ok(b'{"predictions":[{"score":null,"predicted_label":0}]}'), "cannot be understood"),
-        (ok(b'{"predictions":[{"score":0.5}]}'), "cannot be understood"),
+        (ok(b'{"predictions":[{"predicted_label":1}]}'), "cannot be understood"),
         (ok(b'{"predictions":[]}'), "answered 0 predictions for 1 rows"),
         (ok(b"0.5", b"Content-Type: text/plain\r\n"), "cannot be understood: 0.5"),
         (ok(b"\x0a\x23", b"Content-Type: %b\r\n" % RECORDIO.encode()), "cannot be understood"),

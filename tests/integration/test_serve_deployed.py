@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -129,6 +131,17 @@ def test_a_model_that_is_not_its_manifests_is_refused(shop):
         found = answered(server)
 
     assert found[:2] == (200, one.id)
+
+
+def test_metrics_tell_how_long_ago_a_model_was_made(shop):
+    _, _, one, _ = shop
+    manifest = json.loads((one.path / "manifest.json").read_text())
+    manifest["created_at"] = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    (one.path / "manifest.json").write_text(json.dumps(manifest))
+    with following(shop) as server:
+        found = metrics(server)
+    labels = f'{{strategy="btc",tier="biggest",model="{one.id}"}}'
+    assert 86_400 <= float(found[f"trademl_model_age_seconds{labels}"]) < 86_400 + 600
 
 
 def test_a_server_does_not_start_with_a_model_that_is_not_its_manifests(shop):

@@ -164,7 +164,7 @@ def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedM
     file = _deployed(deployment, store)
     path = store.get(deployment.model_id).file(MODEL_FILE)
     check_digest(path, file.sha256)
-    return served(load_model(path), file.id, mode=file.mode)
+    return served(load_model(path), file.id, mode=file.mode, made_at_s=file.made_at_s)
 
 
 def deployed_file(endpoint: str, store: ArtifactStore, ledger: Ledger) -> ModelFile:
@@ -184,14 +184,32 @@ def deployed_file(endpoint: str, store: ArtifactStore, ledger: Ledger) -> ModelF
     return _deployed(standing, store)
 
 
-def _deployed(deployment: tables.Deployment, store: ArtifactStore) -> ModelFile:
-    mode: Mode = "live" if deployment.mode == "live" else "shadow"
-    return _file(store.get(deployment.model_id), mode)
+def _deployed(deployment: tables.Deployment, store: ArtifactStore, device: str = CPU) -> ModelFile:
+    return _file(store.get(deployment.model_id), _mode(deployment), device)
+
+
+def _mode(deployment: tables.Deployment) -> Mode:
+    return "live" if deployment.mode == "live" else "shadow"
 
 
 def _file(model: Artifact, mode: Mode, device: str = CPU) -> ModelFile:
-    sha256 = model.manifest["files"][MODEL_FILE]["sha256"]
-    return ModelFile(model.id, str(model.file(MODEL_FILE)), sha256, mode, device=device)
+    if device != CPU and not is_network_file(model.file(MODEL_FILE)):
+        raise ConfigError(
+            f"{model.id} has device {device!r}: it is a linear model, which computes on the "
+            "processor alone"
+        )
+    return ModelFile(
+        model.id,
+        str(model.file(MODEL_FILE)),
+        model.manifest["files"][MODEL_FILE]["sha256"],
+        mode,
+        device=device,
+        made_at_s=_made_at_s(model),
+    )
+
+
+def _made_at_s(model: Artifact) -> float:
+    return datetime.fromisoformat(model.manifest["created_at"]).timestamp()
 
 
 def deployed_strategies(
@@ -235,11 +253,14 @@ def deployed_strategies(
         rungs = serving.rungs if endpoint == serving.endpoint else ()
         if smaller or not rungs:
             rungs = (RungConfig(DEPLOYED), *map(RungConfig, smaller))
-        deployed = served_model(current_deployment(endpoint, ledger), store)
+        standing = current_deployment(endpoint, ledger)
+        mode = _mode(standing)
         followed = next(n for n, rung in enumerate(rungs) if rung.model == DEPLOYED)
         ladder = [
-            deployed if rung.model == DEPLOYED else _rung_file(rung, deployed.mode, store, ledger)
-            for rung in _checked(rungs)
+            _deployed_rung(standing, rung.device, store)
+            if rung.model == DEPLOYED
+            else _rung_file(rung, mode, store, ledger)
+            for rung in rungs
         ]
         quota = serving.quotas.get(endpoint, Quota())
         strategies.append(
@@ -259,30 +280,25 @@ def _check_quotas(quotas: Mapping[str, Quota], endpoints: Sequence[str], ledger:
         )
 
 
-def _checked(rungs: Sequence[RungConfig]) -> Sequence[RungConfig]:
-    """Return rungs whose devices are there; the deployed model is linear."""
-    for rung in rungs:
-        if rung.model == DEPLOYED and rung.device != CPU:
-            raise ConfigError(
-                f"the rung of the deployed model has device {rung.device!r}: it is a linear "
-                "model, which computes on the processor alone"
-            )
-        check_device(rung.device)
-    return rungs
+def _deployed_rung(
+    deployment: tables.Deployment, device: str, store: ArtifactStore
+) -> ServedModel | ModelFile:
+    """Return the deployed model, loaded, or where it lies if it is to compute on a card."""
+    if device == CPU:
+        return served_model(deployment, store)
+    found = _deployed(deployment, store, device)
+    check_device(device)
+    return found
 
 
 def _rung_file(rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
     """Return where a proven model lies, brought here if need be; a refused one is in shadow."""
     model = artifact_at(rung.model, store)
-    is_network = is_network_file(model.file(MODEL_FILE))
-    if is_network:
+    if model.manifest["kind"] == "network":  # as it was trained: selection has not seen it
         require_proof(model.manifest["parents"][0], ledger)
     else:
         check_proof(model, store, ledger)
-    if rung.device != CPU and not is_network:
-        raise ConfigError(
-            f"{model.id} has device {rung.device!r}: it is a linear model, which computes on the "
-            "processor alone"
-        )
     accepted = model.metrics.get("status") == "accepted"
-    return _file(model, mode if accepted else "shadow", rung.device)
+    found = _file(model, mode if accepted else "shadow", rung.device)
+    check_device(rung.device)
+    return found

@@ -189,7 +189,7 @@ class Engine:
     ) -> Held:
         if isinstance(entry, ModelFile):
             return self._pool.add(replace(entry, schema_hash=columns), is_pinned=is_pinned)
-        held = self._pool.add(ModelFile(entry.id, ""), is_pinned=True)
+        held = self._pool.add(ModelFile(entry.id, "", made_at_s=entry.made_at_s), is_pinned=True)
         held.model, held.row_s = entry, measure(entry)
         return held
 
@@ -230,7 +230,12 @@ class Engine:
         return Answer(200, body, content_type)
 
     def _metrics(self) -> tuple[str, bytes]:
-        body = exposition(list(self._live.values()), self._pool.used_bytes, self._events)
+        body = exposition(
+            list(self._live.values()),
+            self._pool.used_bytes,
+            self._events,
+            now_s=self._machine.wall_ns() / 1e9,
+        )
         if self._observed is not None:
             body += "".join(f"{line}\n" for line in self._observed.metrics()).encode()
         return CONTENT_TYPE, body

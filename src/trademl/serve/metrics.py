@@ -24,9 +24,19 @@ _COUNTERS = (
 
 
 def exposition(
-    strategies: Sequence[LiveStrategy], model_bytes: int, events: EventWriter | None = None
+    strategies: Sequence[LiveStrategy],
+    model_bytes: int,
+    events: EventWriter | None = None,
+    *,
+    now_s: float,
 ) -> bytes:
-    """Return what is measured of strategies, the memory of models, and events for the ledger."""
+    """Return what is measured of strategies, the memory of models, and events for the ledger.
+
+    Parameters
+    ----------
+    now_s : float
+        Seconds since 1970, which the age of models is told by.
+    """
     lines: list[str] = []
     for name, attribute, meaning in _COUNTERS:
         lines += _head(f"trademl_{name}_total", "counter", meaning)
@@ -56,6 +66,14 @@ def exposition(
     for strategy in strategies:
         labels = {"strategy": strategy.name}
         lines += _histogram("trademl_queue_seconds", labels, strategy.counters.queue)
+    lines += _head("trademl_model_age_seconds", "gauge", "Since a model of a ladder was made.")
+    lines.extend(
+        f"trademl_model_age_seconds{_labels(strategy=s.name, tier=tier, model=held.file.id)} "
+        f"{now_s - held.file.made_at_s:.0f}"
+        for s in strategies
+        for tier, held in zip(s.tiers, s.ladder, strict=False)
+        if held.file.made_at_s is not None
+    )
     lines += _head("trademl_model_bytes", "gauge", "Memory of models read from files.")
     lines.append(f"trademl_model_bytes {model_bytes}")
     if events is not None:

@@ -49,6 +49,8 @@ class ModelFile:
         Of the columns that it must take; empty where any will do.
     device : str
         Where it computes; see `trademl.serve.placement`.
+    made_at_s : float, optional
+        When it was made, in seconds since 1970.
     """
 
     id: str
@@ -57,6 +59,7 @@ class ModelFile:
     mode: Mode | None = None
     schema_hash: str = ""
     device: str = CPU
+    made_at_s: float | None = None
 
 
 @dataclass(eq=False)

@@ -55,6 +55,8 @@ class ServedModel:
         What the gate said of it.
     reasons : tuple of str
         Why the gate refused it; empty if it did not.
+    made_at_s : float, optional
+        When it was made, in seconds since 1970.
 
     Attributes
     ----------
@@ -74,6 +76,7 @@ class ServedModel:
     mode: Mode = "live"
     status: Status = "accepted"
     reasons: tuple[str, ...] = ()
+    made_at_s: float | None = None
     head: bytes = field(init=False, repr=False)
     feature_dim: int = field(init=False, repr=False)
     score_one: ScoreOne | None = field(init=False, repr=False)
@@ -112,6 +115,7 @@ def served(
     model_id: str,
     *,
     mode: Mode | None = None,
+    made_at_s: float | None = None,
 ) -> ServedModel:
     """Return a loaded model ready to be served, with what selection said of it.
 
@@ -125,7 +129,7 @@ def served(
     mode = mode or ("live" if status == "accepted" else "shadow")
     if type(model) is LinearModel:
         model = _Linear(model)
-    return ServedModel(model, model_id, mode, status, reasons)
+    return ServedModel(model, model_id, mode, status, reasons, made_at_s)
 
 
 class _Linear:

@@ -227,8 +227,8 @@ def vars_of(model):
 def test_a_linear_model_is_served_without_torch(tmp_path):
     save_model(LINEAR, tmp_path / "model.tar.gz")
     program = (
-        "import sys; from trademl.serve.model_pool import load_model; "
-        f"load_model({str(tmp_path / 'model.tar.gz')!r}); print('torch' in sys.modules)"
+        "import sys; from pathlib import Path; from trademl.serve.placement import load_on; "
+        f"load_on(Path({str(tmp_path / 'model.tar.gz')!r}), 'cpu'); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
