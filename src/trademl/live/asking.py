@@ -32,6 +32,8 @@ class Opinion:
     ----------
     score : float or None
         None where it abstained.
+    is_yes : bool
+        Whether the model that answered takes its score for a yes, by its own threshold.
     tier, model_id, mode, reason : str
         Who answered and why; ``mode`` is live or shadow.
     age_ms : float
@@ -41,6 +43,7 @@ class Opinion:
     """
 
     score: float | None
+    is_yes: bool = False
     tier: str = ""
     model_id: str = ""
     mode: str = ""
@@ -152,6 +155,7 @@ def _opinion(headers: Message, body: bytes, began: float) -> Opinion:
     predictions = orjson.loads(body)["predictions"]
     return Opinion(
         float(np.float32(predictions[0]["score"])) if predictions else None,
+        bool(predictions) and predictions[0]["predicted_label"] == 1,
         headers.get("X-Trademl-Tier", ""),
         headers.get("X-Trademl-Model", ""),
         headers.get("X-Trademl-Mode", ""),

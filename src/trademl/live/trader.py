@@ -54,8 +54,6 @@ class LivePlan:
     Parameters
     ----------
     run_id, strategy, instrument : str
-    threshold : float
-        Lowest score that is traded.
     trades : bool
         Send orders; else decisions are only kept: shadow mode.
     trades_shadow : bool
@@ -69,7 +67,6 @@ class LivePlan:
     orders: OrderBotConfig
     costs: Costs
     health: HealthConfig
-    threshold: float
     trades: bool
     trades_shadow: bool = False
 
@@ -228,6 +225,7 @@ class Trader:
     def _recall(self, known: Decision) -> Opinion:
         return Opinion(
             known.score,
+            known.outcome not in ("abstained", "below"),
             known.tier,
             known.model_id,
             "shadow" if known.outcome == "shadow" else "",
@@ -257,7 +255,7 @@ class Trader:
         if opinion.score is None:
             return "abstained", 0.0
         units = 0.0
-        if opinion.score >= self.plan.threshold:
+        if opinion.is_yes:
             units = self._risk.units(tick, barriers, opinion.score)
         if not units > 0:
             return "below", 0.0

@@ -154,10 +154,9 @@ def _trade(
     model = served.ladder[0]
     assert isinstance(model, ServedModel)  # noqa: S101  (the first of a deployed ladder is loaded)
     _check_columns(strategy, model.model.columns)
-    threshold = float(store.get(model.id).metrics["threshold"])
     trades = options.trade_refused or (model.mode == "live" and model.status == "accepted")
     quotes, feed = _quotes(strategy, options)
-    plan = _plan(strategy, model.id, feed, threshold, options, trades=trades)
+    plan = _plan(strategy, model.id, feed, options, trades=trades)
     _check_lease(strategy, workspace, options)
     with _adviser(served, options) as adviser, until_told(stop):
         run = _Run(strategy, workspace, options, plan, model, quotes, feed, adviser, stop, progress)
@@ -295,7 +294,6 @@ def _plan(
     strategy: Strategy,
     model_id: str,
     feed: str,
-    threshold: float,
     options: LiveOptions,
     *,
     trades: bool,
@@ -325,7 +323,6 @@ def _plan(
         strategy.orders,
         strategy.costs,
         strategy.health,
-        threshold,
         trades,
         options.trade_refused,
     )

@@ -49,12 +49,13 @@ def score_of(features_D):
 class Oracle:
     """Scores by hand, and counts how often it is asked."""
 
-    def __init__(self):
-        self.n_asked = 0
+    def __init__(self, threshold=0.55):
+        self.n_asked, self._threshold = 0, threshold
 
     def ask(self, features_D, spread):
         self.n_asked += 1
-        return Opinion(score_of(features_D), "biggest", "model-1", "live", "normal")
+        score = score_of(features_D)
+        return Opinion(score, score >= self._threshold, "biggest", "model-1", "live", "normal")
 
 
 class Killed(BaseException):
@@ -73,9 +74,7 @@ def make_trader(
     threshold=0.55,
     fence=None,
 ):
-    plan = LivePlan(
-        "live-1", "s", "TEST", RECIPE, bot, costs, health or HealthConfig(), threshold, trades
-    )
+    plan = LivePlan("live-1", "s", "TEST", RECIPE, bot, costs, health or HealthConfig(), trades)
     run = LiveRun(
         id="live-1", strategy="s", model_id="model-1", feed="test", mode="paper",
         status="running", n_quotes=0, last_ns=0, summary={},
@@ -83,7 +82,7 @@ def make_trader(
     broker = PaperBroker(costs, "paper-live-1")
     return Trader(
         plan,
-        adviser or Oracle(),
+        adviser or Oracle(threshold),
         AccountRisk(config, costs, Side.BUY, seed=7),
         broker,
         Journal(ledger, run, fence),
@@ -312,3 +311,11 @@ def test_a_trader_that_may_trade_no_more_stops_before_the_quote(ledger):
     with pytest.raises(LeaseError, match="another region may trade"):
         run_all(trader, recording(n=10))
     assert trader.tally.n_quotes == 0
+
+
+def test_the_model_that_answers_decides_by_its_own_threshold(ledger):
+    class Bold:
+        def ask(self, features_D, spread):
+            return Opinion(0.01, is_yes=True, tier="smallest", model_id="model-2", mode="live")
+
+    assert run_all(make_trader(ledger, adviser=Bold()), recording())
