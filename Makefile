@@ -27,12 +27,11 @@ demo: $(VENV)/.demo ## run the whole loop on bundled real ticks
 test: $(VENV)/.dev ## run every test
 	$(PYTEST)
 
-check: $(VENV)/.dev ## format, lint, types, imports, unit tests: the gate before a commit
+check: $(VENV)/.dev ## format, lint, types, imports: the gate before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q tests/unit
 
 format: $(VENV)/.dev ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
