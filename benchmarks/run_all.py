@@ -15,6 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NOT_BENCHMARKS = {
     *("harness.py", "run_all.py", "parallel_ranks.py"),
+    *("backtest_sweep.py", "backtest_year.py"),
     *("serve_arrivals.py", "serve_load.py", "serve_worker.py"),
 }
 
