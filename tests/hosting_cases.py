@@ -16,8 +16,8 @@ from aws_cases import BUCKET, OWN_IMAGE, REGION, ROLE, DocumentedServer, Refusal
 from trademl.aws.hosting import HostingConfig
 from trademl.aws.settings import AwsConfig
 from trademl.store.artifacts import Artifact, ArtifactStore
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import LinearModel, save_model
+from trademl.train.model_archive import MODEL_FILE
 
 AWS = AwsConfig(region=REGION, role_arn=ROLE, bucket=BUCKET, poll_s=0.01)
 HOSTING = HostingConfig(image=OWN_IMAGE, alarms=("too-many-errors",))

@@ -22,7 +22,7 @@ from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.serve.served import Mode
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import artifact_id, digest_file
-from trademl.train.jobs import MODEL_FILE
+from trademl.train.model_archive import MODEL_FILE
 
 MAIN, SHADOW = "main", "shadow"
 

@@ -27,9 +27,9 @@ from trademl.market.quotes import Quotes
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore, Draft
 from trademl.store.identity import artifact_id, digest_bytes
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import record_look
 from trademl.train.model import load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.studies import read_trials
 
 ENGINES = ("compiled", "backtrader")

@@ -19,8 +19,8 @@ from trademl.etl.recipe import FeatureRecipe, read_recipe
 from trademl.ingest.batch import Batch
 from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact, get_artifact
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import BinaryModel, load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 
 Scored = tuple[NDArray[np.float64], NDArray[np.float64]]
 

@@ -43,9 +43,9 @@ from trademl.serve.ladder import ABSTAIN, LadderPolicy
 from trademl.serve.served import served
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import record_look
 from trademl.train.model import BinaryModel, load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.studies import read_trials
 
 

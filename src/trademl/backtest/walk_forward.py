@@ -35,9 +35,9 @@ from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 from trademl.train.gate import GateConfig
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import widen_look
 from trademl.train.model import load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.selection import NO_EDGE
 from trademl.train.verdicts import judge_model
 

@@ -32,9 +32,9 @@ from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore, Draft
 from trademl.store.identity import artifact_id, digest_bytes, digest_file
 from trademl.train.card_file import write_card
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import count_looks
 from trademl.train.model import save_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.network_config import NETWORK
 from trademl.train.proof import FORECASTER, check_proof
 from trademl.train.registry import promote

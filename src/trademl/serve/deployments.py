@@ -10,7 +10,6 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from trademl.errors import ConfigError, LedgerAwayError, ServeError, StoreError
-from trademl.etl.verify import require_proof
 from trademl.ledger import Ledger, tables
 from trademl.serve.archives import check_digest
 from trademl.serve.freshness import Freshness
@@ -22,11 +21,8 @@ from trademl.serve.shares import Quota
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
-from trademl.train.fetched_artifacts import artifact_at
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import load_model
-from trademl.train.model_archive import is_network_file
-from trademl.train.proof import check_proof
+from trademl.train.model_archive import MODEL_FILE, is_network_file
 from trademl.train.registry import strategies_of
 
 DEPLOYED = "deployed"
@@ -97,6 +93,8 @@ def deploy(
     DataError
         If the proof is missing or failed.
     """
+    from trademl.train.proof import check_proof
+
     check_proof(model, store, ledger)
     mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
     now = datetime.now(UTC)
@@ -293,6 +291,10 @@ def _deployed_rung(
 
 def _rung_file(rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
     """Return where a proven model lies, brought here if need be; a refused one is in shadow."""
+    from trademl.etl.verify import require_proof  # a server without rungs does without their memory
+    from trademl.train.fetched_artifacts import artifact_at
+    from trademl.train.proof import check_proof
+
     model = artifact_at(rung.model, store)
     if model.manifest["kind"] == "network":  # as it was trained: selection has not seen it
         require_proof(model.manifest["parents"][0], ledger)

@@ -12,9 +12,9 @@ from trademl.ledger import Ledger, tables
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id, digest_bytes
 from trademl.train.evaluation import evaluate
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import record_look
 from trademl.train.model import load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.studies import read_trials
 
 FILE = "evaluation.json"

@@ -17,12 +17,11 @@ from trademl.train.card_figures import measured_figures
 from trademl.train.card_file import selected_card, write_card
 from trademl.train.looks import record_look
 from trademl.train.model import BinaryModel, save_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.parents import find_parents
 from trademl.train.search_space import VALIDATION_LOSS, TuningConfig, parse_tuning_config
 from trademl.train.selection import Judgement, Selection, SelectionFloors, select
 from trademl.train.studies import read_trials, search_metrics, study_metrics, write_times
-
-MODEL_FILE = "model.tar.gz"
 
 
 def tune_dataset(

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from trademl.errors import StoreError
 
+MODEL_FILE = "model.tar.gz"
+
 
 def pack(members: Mapping[str, bytes], *, level: int = 6) -> bytes:
     """Return a tar.gz of files whose bytes depend on names and contents alone."""

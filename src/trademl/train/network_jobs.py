@@ -15,7 +15,8 @@ from trademl.ledger import Ledger
 from trademl.ports import Progress, Silent
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
-from trademl.train.jobs import MODEL_FILE, column_names, record_study
+from trademl.train.jobs import column_names, record_study
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.network_config import NETWORK, NetworkConfig, NetworkTraining
 from trademl.train.parallel.dims import check_batch, parallel_dims
 from trademl.train.parallel.distribution import Distribution, as_dict

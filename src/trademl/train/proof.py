@@ -13,8 +13,8 @@ from trademl.etl.verify import require_proof
 from trademl.ledger import Ledger
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.train.hyperparameters import LinearLearnerParameters
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.model import load_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.network_config import is_network
 from trademl.train.scaler import Scaler, fit_network_scaler, fit_scaler
 from trademl.train.studies import read_trials

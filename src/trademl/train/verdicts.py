@@ -23,9 +23,9 @@ from trademl.store.artifacts import Artifact, ArtifactStore, get_artifact
 from trademl.store.identity import artifact_id
 from trademl.train.duel import Duel, champion_flags, fight, no_duel
 from trademl.train.gate import Check, GateConfig, GateResult, weigh
-from trademl.train.jobs import MODEL_FILE
 from trademl.train.looks import count_looks, record_look
 from trademl.train.model import load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 from trademl.train.registry import champion, last_gate, was_taken_back
 from trademl.train.selection import NO_EDGE
 from trademl.train.studies import read_trials
