@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import make_url, text
 
+from database_servers import running_postgres
 from ledger_cases import add_batch, add_gate, add_model, add_study
 from market_cases import random_walk
-from server_cases import running_postgres
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.strategy_jobs import backtest_file
 from trademl.errors import AwayError, SchemaError, StoreError

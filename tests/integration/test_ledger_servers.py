@@ -19,8 +19,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import delete, inspect, text
 
+from database_servers import running_postgres
 from ledger_cases import add_batch, add_model, add_study
-from server_cases import running_postgres
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM, insert_rows
 from trademl.ledger.connections import open_engine

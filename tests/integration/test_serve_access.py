@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from serve_cases import certificate
+from certificates import certificate
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.client import predict, read_token
 from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig

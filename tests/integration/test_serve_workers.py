@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from serve_cases import certificate
+from certificates import certificate
 from trademl.serve.board import WorkerPlace
 from trademl.serve.listening import open_socket
 from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig

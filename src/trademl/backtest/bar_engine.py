@@ -20,8 +20,9 @@ from trademl.backtest.signals import Signals, check_signals
 from trademl.backtest.trades import Trades, Trips
 from trademl.errors import DataError
 from trademl.ingest.batch import Batch
+from trademl.market.adjustments import payments
 from trademl.market.bars import Bars, settle_on_bars
-from trademl.market.carry import Carry, financing
+from trademl.market.carry import Carry
 from trademl.market.compiling import fill_kernel
 from trademl.market.costs import Costs
 from trademl.market.quotes import Quotes
@@ -87,7 +88,7 @@ def run_on_bars(
     Causal: a trade reads bars from its decision to its exit and none after.
     """
     check_signals(quotes, signals)
-    carry = financing(quotes, costs) if carry is None else carry
+    carry = payments(quotes, costs) if carry is None else carry
     orders = signals.orders
     wider, paid = _at_their_spread(bars, costs)
     done = settle_on_bars(wider, orders, paid).transactions

@@ -1,4 +1,4 @@
-"""What tests of servers need beside a model."""
+"""Certificates for tests that speak TLS."""
 
 from __future__ import annotations
 
