@@ -206,3 +206,12 @@ def test_a_ledger_of_a_newer_trademl_is_refused_and_left_as_it_is(folder, tradem
     with sqlite3.connect(file) as ledger:
         ledger.execute(f"update {table} set version_num = '{now}'")
         assert len(ledger.execute("select id from backtests").fetchall()) == 1
+
+
+def test_a_file_of_signals_that_is_not_there_is_named(folder, trademl):
+    write(folder)
+
+    code, out, error = trademl("backtest", "run", "--signals", "nothere.csv")
+
+    assert (code, out) == (1, "")
+    assert "nothere.csv: no such file" in error

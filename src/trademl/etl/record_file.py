@@ -135,12 +135,12 @@ def copy_features(  # type: ignore[no-untyped-def]
     return len(number_M)
 
 
-def open_recordio(path: Path) -> RecordFile:
+def open_recordio(path: Path | str) -> RecordFile:
     """Open a file for reading rows here and there, without loading it.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         Dense float32 records of one dimension, all with a label or none, as `write_recordio`
         writes them. `read_recordio` reads the others.
 
@@ -151,6 +151,7 @@ def open_recordio(path: Path) -> RecordFile:
     DataError
         If the file cannot be opened, or is compressed.
     """
+    path = Path(path)
     if path.suffix == ".gz":
         raise DataError(
             f"{path}: a gzip file has no rows to point at: decompress it, or use read_recordio"

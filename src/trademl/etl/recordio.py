@@ -39,12 +39,12 @@ _IN_MEMORY = "RecordIO bytes"
 GZIP_LEVEL = 1  # level 6 halves a file of lagged prices and takes more than four times as long
 
 
-def write_recordio(path: Path, features_ND: Floats, label_N: Floats | None = None) -> None:
+def write_recordio(path: Path | str, features_ND: Floats, label_N: Floats | None = None) -> None:
     """Write one record per row.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         The file appears when it is complete; an older one of that name stays until then. It is
         compressed where its name ends in ``.gz``.
     features_ND : ndarray of float32, shape (N, D)
@@ -58,7 +58,7 @@ def write_recordio(path: Path, features_ND: Floats, label_N: Floats | None = Non
         If an array has another dtype or shape, or has no rows.
     """
     check_rows(features_ND, label_N)
-    with RecordWriter(path, features_ND.shape[1], with_label=label_N is not None) as writer:
+    with RecordWriter(Path(path), features_ND.shape[1], with_label=label_N is not None) as writer:
         writer.write(features_ND, label_N)
 
 
@@ -178,12 +178,12 @@ def _write_at(descriptor: int, frames: Frames, offset: int) -> None:
         unwritten, offset = unwritten[n_written:], offset + n_written
 
 
-def read_recordio(path: Path) -> tuple[Floats, Floats | None]:
+def read_recordio(path: Path | str) -> tuple[Floats, Floats | None]:
     """Return the features and labels of a file, after a check of every byte that is neither.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
         Records of one dimension, with labels or without. Dense float32 is read in blocks; sparse,
         float64 and int32 records are read one by one, and rounded to float32. A file whose name
         ends in ``.gz`` is decompressed twice, to learn its length first: it is never held whole.
@@ -201,6 +201,7 @@ def read_recordio(path: Path) -> tuple[Floats, Floats | None]:
     DataError
         If the file cannot be opened.
     """
+    path = Path(path)
     try:
         with opened_records(path) as file:
             return _read_rows(FrameStream(file, str(path)), None)

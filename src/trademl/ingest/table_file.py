@@ -29,7 +29,7 @@ def read_table(path: Path) -> pa.Table:
     Raises
     ------
     DataError
-        If it is no Parquet or CSV file, cannot be read or holds no rows.
+        If there is no such file, or it is no Parquet or CSV, cannot be read or holds no rows.
     """
     import pyarrow as pa
     import pyarrow.csv
@@ -42,6 +42,8 @@ def read_table(path: Path) -> pa.Table:
             table = pyarrow.csv.read_csv(path)
         else:
             raise DataError(f"{path}: expected a name that ends in .parquet, .csv or .csv.gz")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from trademl.errors import CodecError, DataError
+from trademl.etl.record_file import open_recordio
 from trademl.etl.recordio import (
     RecordWriter,
     decode_predictions,
@@ -771,3 +772,11 @@ def test_an_answer_without_a_predicted_label_is_refused():
 def test_scores_and_labels_must_have_one_length():
     with pytest.raises(DataError, match="expected two vectors of one length"):
         encode_predictions(np.zeros(2, np.float32), np.zeros(3, np.float32))
+
+
+def test_a_path_may_be_words(tmp_path):
+    path = str(tmp_path / "rows.recordio")
+    features = np.ones((2, 3), np.float32)
+    write_recordio(path, features)
+    np.testing.assert_array_equal(read_recordio(path)[0], features)
+    np.testing.assert_array_equal(open_recordio(path)[:][0], features)
