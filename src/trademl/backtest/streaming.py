@@ -77,7 +77,7 @@ def _blocks(path: Path, rows: int) -> Iterator[Columns]:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # True keeps all bytes ever read
             if missing := [n for n in COLUMNS if n not in file.schema_arrow.names]:
                 raise DataError(
                     f"{path}: has no column {missing[0]}; expected {', '.join(COLUMNS)}"

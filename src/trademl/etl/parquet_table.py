@@ -137,7 +137,11 @@ class ParquetRows:
         try:
             with self._path.open("rb") as file:
                 with _faults_of(self._path, "its head or its footer is damaged or missing"):
-                    parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                    parquet = pq.ParquetFile(
+                        file,
+                        pre_buffer=False,  # True keeps all bytes ever read
+                        page_checksum_verification=True,
+                    )
                     parquet.schema_arrow  # noqa: B018  # a damaged schema shows itself here
                 yield parquet
         except OSError as error:

@@ -36,7 +36,7 @@ class ParquetRows:
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq
 
-        self._file = pq.ParquetFile(path)
+        self._file = pq.ParquetFile(path, pre_buffer=False)  # True keeps all bytes ever read
         self.schema: pa.Schema = self._file.schema_arrow
         self.column_names: list[str] = self.schema.names
 
