@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -105,3 +106,11 @@ def test_what_was_refused_is_tried_again_after_a_while_and_counted_once(files, t
 
     assert len(looks) >= 20
     assert strategy.counters.n_swaps_refused == 1
+
+
+def test_the_same_model_in_another_mode_takes_over(files):
+    shadow = replace(files["one"], mode="shadow")
+
+    strategy = follow(files, lambda _: shadow, lambda s: s.counters.n_swaps == 1)
+
+    assert strategy.followed.model.mode == "shadow"
