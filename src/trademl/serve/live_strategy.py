@@ -199,7 +199,7 @@ class LiveStrategy:
         patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
         deadline_s = request.arrived_s + patience_s
         if deadline_s <= max(now_s + min(LEAST_S, patience_s / 2), self._turns.ends_s):
-            return self._abstain(request, wants, TOO_BUSY)
+            return self._send_away(request, now_s, wants)
         level = self.standing.level
         index = min(level, len(self.ladder) - 1)
         held = self.ladder[index]
@@ -238,11 +238,11 @@ class LiveStrategy:
         patience_s = read_deadline_s(request.headers) or self.policy.deadline_ms / 1000
         return now_s - request.arrived_s > patience_s * LATE_SHARE
 
-    def _send_away(self, request: Request, now_s: float) -> Answer:
+    def _send_away(self, request: Request, now_s: float, wants: Wants | None = None) -> Answer:
         queue_s = now_s - request.arrived_s
         answer = brief_abstention(request, self.tiers[-1], TOO_BUSY, queue_s)
         if answer is None:
-            return self._abstain(request, read_wants(request.headers), TOO_BUSY)
+            return self._abstain(request, wants or read_wants(request.headers), TOO_BUSY)
         self.counters.latency[-1].add(queue_s)
         return answer
 
