@@ -55,7 +55,7 @@ def sum_of_products(row_D: Any, weights_D: Any) -> float:
             start_T[n_tasks + 1], n_T[n_tasks + 1] = start + half, n - half
             start_T[n_tasks + 2], n_T[n_tasks + 2] = start, half
             n_tasks += 3
-    return float(0.0 + sum_S[0])  # numpy begins with a zero, which makes 0 of a sum of -0
+    return float(sum_S[0])
 
 
 @njit(cache=True)

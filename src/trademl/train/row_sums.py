@@ -5,7 +5,7 @@ it is one, and the sums are numpy's bit for bit: it adds halves (pairwise summat
 blocks of at most 128 products, and those in eight sums side by side.
 
 The code goes to LLVM without numba between, and is ready in some 30 ms. numba takes half a second
-to load a function from its disk cache, in which the products of 5 GB of rows are added up.
+to load its first function from disk, in which numpy adds up 3 GB of rows.
 
 Shape letters: N rows, D feature columns.
 """

@@ -21,13 +21,6 @@ def test_a_row_adds_up_in_the_order_of_numpy(n):
     np.testing.assert_array_equal(found, products_ND.sum(axis=1))
 
 
-@pytest.mark.parametrize("n", [1, 9])
-def test_a_sum_of_negative_zeros_is_the_zero_of_numpy(n):
-    total = sum_of_products(np.full(n, -0.0, np.float32), np.ones(n))
-
-    assert np.signbit(total) == np.signbit(np.full(n, -0.0).sum())
-
-
 @pytest.mark.parametrize("link", ["logistic", "identity"])
 def test_a_score_is_that_of_a_batch_or_none(link):
     rng = np.random.default_rng(1)
