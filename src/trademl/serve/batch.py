@@ -1,7 +1,7 @@
 """Whole files scored without a server: read, scored and written block by block.
 
-A block is read, scored and written while it is in the cache of one core. Handing it to another core
-takes longer than a linear model takes; a network has its blocks read while it scores those before.
+One thread reads, scores and writes a block while it is in the cache: handing it to another takes
+longer than a linear model takes. A network has the next block read while it scores one.
 Shape letters: B rows of a block, D features.
 """
 

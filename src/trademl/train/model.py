@@ -1,4 +1,4 @@
-"""A trained model and its file: a linear one takes numpy alone, a network loads torch when read.
+"""A trained model and its file: a linear one needs no torch, a network loads it when read.
 
 Shape letters: N rows, D feature columns, C classes.
 """
