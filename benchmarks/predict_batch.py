@@ -33,7 +33,7 @@ BENCHMARK = Benchmark(
         "The reader is read_table, which returns the whole file as an array; batch_vs_blocks is "
         "against the same file read in blocks that nobody keeps, and has no goal.",
         "Files live in the page cache: nothing waits for the disk.",
-        "Scoring reads the next block on a second core; on one core it takes the sum of both.",
+        "The model is linear; a network takes far longer than the reader.",
         "batch_csv_vs_pandas has no goal: read_csv of pandas rounds some decimals to a neighbour, "
         "names no line, and holds the whole file; it scores with one matrix product.",
     ),

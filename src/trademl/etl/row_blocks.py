@@ -22,7 +22,7 @@ from trademl.etl.recordio import opened_records
 from trademl.etl.tables import format_of
 
 Floats = NDArray[np.float32]
-BLOCK_BYTES = 1024 * 1024  # of float32
+BLOCK_BYTES = 2 * 1024 * 1024  # of float32
 
 
 def feature_blocks(path: Path, columns: Sequence[str]) -> Iterator[Floats]:
@@ -74,6 +74,7 @@ def _record_blocks(path: Path, columns: Sequence[str]) -> Iterator[Floats]:
             number += n_fitting
             if n_fitting < len(found):
                 break
+            del found  # the next block may take its place in memory, and so in the cache
         yield from _parsed_blocks(stream, len(columns), offset, number)
 
 

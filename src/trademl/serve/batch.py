@@ -1,7 +1,8 @@
 """Whole files scored without a server: read, scored and written block by block.
 
-One thread reads a block while another scores the one before and this one writes, so that a file
-takes hardly longer than the slowest of the three. Shape letters: B rows of a block, D features.
+One thread reads, scores and writes a block while it is in the cache: handing it to another takes
+longer than a linear model takes. A network has the next block read while it scores one.
+Shape letters: B rows of a block, D features.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.errors import ConfigError, DataError
+from trademl.errors import ConfigError, DataError, require_extra
 from trademl.etl.row_blocks import feature_blocks
 from trademl.ports import Progress, Silent
-from trademl.serve.capture_file import captured_rows
 from trademl.serve.prediction_file import ENDINGS, OutputFormat, prediction_writer
 from trademl.serve.served import Scores
 from trademl.store.artifacts import storage_errors, write_atomically
-from trademl.train.model import BINARY_KINDS, BinaryModel, Model
+from trademl.train.model import BINARY_KINDS, BinaryModel, LinearKind, Model
 
 MANIFEST = "predictions.json"
 CAPTURED = ".jsonl"  # requests that a server has captured
@@ -115,19 +115,27 @@ def score_blocks(model: Model, path: Path) -> Iterator[Scores]:
         As `predict_files`; also where a feature is not a finite number.
     """
     n_before = 0
-    if path.suffix == CAPTURED:
-        blocks = captured_rows(path, len(model.columns))
-    else:
-        blocks = feature_blocks(path, model.columns)
-    for features_BD in _ahead(blocks):
-        yield _scores(model, features_BD, path, n_before)
+    blocks = _blocks(path, model.columns)
+    for features_BD in blocks if isinstance(model, LinearKind) else _ahead(blocks):
+        scores = _scores(model, features_BD, path, n_before)
         n_before += len(features_BD)
+        del features_BD  # the next block takes its place in memory, and so in the cache
+        yield scores
+
+
+def _blocks(path: Path, columns: Sequence[str]) -> Iterator[Floats]:
+    if path.suffix != CAPTURED:
+        return feature_blocks(path, columns)
+    require_extra("serve")  # for what reads requests
+    from trademl.serve.capture_file import captured_rows
+
+    return captured_rows(path, len(columns))
 
 
 def _score_file(model: Model, path: Path, target: Path, output_format: OutputFormat) -> ScoredFile:
     n_rows = n_positive = 0
     with prediction_writer(target, output_format) as write:
-        for scores in _ahead(score_blocks(model, path)):
+        for scores in score_blocks(model, path):
             write(scores)
             n_rows += len(scores.score_N)
             if scores.label_N is not None:

@@ -2,6 +2,8 @@
 
 JSON lines are those of a server and of a batch transform job. A score is the shortest decimal
 that reads back as the same float32.
+
+Shape letters: N rows, K classes.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-from trademl.errors import DataError
+import numpy as np
+
+from trademl.errors import DataError, require_extra
 from trademl.serve.served import Scores
 
 OutputFormat = Literal["jsonl", "csv", "parquet"]
@@ -19,6 +23,7 @@ ENDINGS: dict[OutputFormat, str] = {"jsonl": ".jsonl", "csv": ".csv", "parquet":
 
 LABEL = "predicted_label"
 Write = Callable[[Scores], None]
+_BEFORE, _AFTER_LABEL = b'{"score":', b',"predicted_label":0.0}\n'
 
 
 @contextmanager
@@ -37,12 +42,12 @@ def prediction_writer(path: Path, output_format: OutputFormat) -> Iterator[Write
     n_rows = 0
     try:
         with ExitStack() as files:
-            write_table = _OPENERS[output_format](part, files)
+            write_block = _OPENERS[output_format](files.enter_context(part.open("wb")), files)
 
             def write(scores: Scores) -> None:
                 nonlocal n_rows
                 n_rows += len(scores.score_N)
-                write_table(_table(scores))
+                write_block(scores)
 
             yield write
         if not n_rows:
@@ -54,7 +59,6 @@ def prediction_writer(path: Path, output_format: OutputFormat) -> Iterator[Write
 
 def _table(scores: Scores) -> Any:
     """Return predictions as a table; scores of several classes have a column each."""
-    import numpy as np
     import pyarrow as pa
 
     score_N, label_N = scores
@@ -66,62 +70,66 @@ def _table(scores: Scores) -> Any:
     return pa.table(table)
 
 
-def _open_jsonl(part: Path, files: ExitStack) -> Callable[[Any], None]:
-    import pyarrow as pa
-    from pyarrow import compute
+def _open_jsonl(file: BinaryIO, _: ExitStack) -> Write:
+    require_extra("serve")
 
-    file = files.enter_context(part.open("wb"))
-
-    def write(table: Any) -> None:
-        scores = [name for name in table.column_names if name != LABEL]
-        text = [compute.cast(table[name], pa.string()) for name in scores]
-        if len(text) > 1:
-            text = ["[", compute.binary_join_element_wise(*text, ","), "]"]
-        end: Any = "}\n"
-        if LABEL in table.column_names:
-            # Labels are few whole numbers, which the server writes as floats.
-            label_N = compute.cast(table[LABEL], pa.int32())
-            n_labels = compute.max(label_N).as_py() + 1
-            ends = [f',"{LABEL}":{label}.0}}\n' for label in range(n_labels)]
-            end = pa.array(ends).take(label_N.combine_chunks())
-        line = compute.binary_join_element_wise('{"score":', *text, end, "")
-        file.write(_text_of(line.combine_chunks()))
+    def write(scores: Scores) -> None:
+        file.write(_lines(scores) if scores.score_N.ndim == 1 else _lines_of_classes(scores))
 
     return write
 
 
-def _text_of(strings: Any) -> memoryview:
-    """Return the characters of an array of strings, which lie end to end."""
-    import numpy as np
+def _lines(scores: Scores) -> bytes | bytearray:
+    """Return a line for each row, none of which is touched by Python."""
+    score_N, label_N = scores
+    after = _AFTER_LABEL if label_N is not None else b"}\n"
+    text = bytearray(_BEFORE + _text_of(score_N)[1:-1]).replace(b",", after + _BEFORE) + after
+    if label_N is not None:
+        # all are written as 0.0; the digits of the others are put in their place
+        characters = np.frombuffer(text, np.uint8)
+        ends_N = np.flatnonzero(characters == ord("\n"))
+        characters[ends_N - len(b"0.0}")] += label_N.astype(np.uint8)
+    return text
 
-    _, offsets, characters = strings.buffers()
-    ends = np.frombuffer(offsets, np.int32)[strings.offset :][: len(strings) + 1]
-    return memoryview(characters)[ends[0] : ends[-1]]
+
+def _lines_of_classes(scores: Scores) -> bytes:
+    score_NK, label_N = scores
+    lists = _text_of(score_NK)[1:-2].split(b"],")
+    if label_N is None:
+        return b"".join([b'{"score":%b]}\n' % text for text in lists])
+    labels = _text_of(label_N)[1:-1].split(b",")
+    line = b'{"score":%b],"predicted_label":%b}\n'
+    return b"".join([line % pair for pair in zip(lists, labels, strict=True)])
 
 
-def _open_csv(part: Path, files: ExitStack) -> Callable[[Any], None]:
+def _text_of(numbers: Any) -> bytes:
+    import orjson
+
+    return orjson.dumps(np.ascontiguousarray(numbers), None, orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _open_csv(file: BinaryIO, _: ExitStack) -> Write:
     from pyarrow import csv
 
-    file = files.enter_context(part.open("wb"))
     is_first = True
 
-    def write(table: Any) -> None:
+    def write(scores: Scores) -> None:
         nonlocal is_first
         options = csv.WriteOptions(include_header=is_first, quoting_style="none")
-        csv.write_csv(table, file, options)
+        csv.write_csv(_table(scores), file, options)
         is_first = False
 
     return write
 
 
-def _open_parquet(part: Path, files: ExitStack) -> Callable[[Any], None]:
+def _open_parquet(file: BinaryIO, files: ExitStack) -> Write:
     import pyarrow.parquet as pq
 
-    file = files.enter_context(part.open("wb"))
     writer: Any = None
 
-    def write(table: Any) -> None:
+    def write(scores: Scores) -> None:
         nonlocal writer
+        table = _table(scores)
         if writer is None:
             writer = files.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
         writer.write_table(table)
@@ -129,7 +137,7 @@ def _open_parquet(part: Path, files: ExitStack) -> Callable[[Any], None]:
     return write
 
 
-_OPENERS: dict[OutputFormat, Callable[[Path, ExitStack], Callable[[Any], None]]] = {
+_OPENERS: dict[OutputFormat, Callable[[BinaryIO, ExitStack], Write]] = {
     "jsonl": _open_jsonl,
     "csv": _open_csv,
     "parquet": _open_parquet,

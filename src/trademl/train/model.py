@@ -1,4 +1,4 @@
-"""A trained model and its file: a linear one takes numpy alone, a network loads torch when read.
+"""A trained model and its file: a linear one needs no torch, a network loads it when read.
 
 Shape letters: N rows, D feature columns, C classes.
 """
@@ -30,8 +30,6 @@ Floats = NDArray[np.float64]
 Scores = NDArray[np.float32]
 Status = Literal["accepted", "refused"]
 Link = Literal["logistic", "identity"]
-
-_CHUNK_BYTES = 512 * 1024  # of float64 products made at once: they stay in a core's own cache
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -248,23 +246,15 @@ _KINDS: dict[str, type[LinearKind]] = {
 def _row_sums(
     features_ND: NDArray[Any], weights_D: Floats, bias: float, mean_D: Floats, scale_D: Floats
 ) -> Floats:
+    from trademl.train.row_sums import weighted_sums  # it loads LLVM
+
     features_ND = np.asarray(features_ND)
     if features_ND.ndim != 2 or features_ND.shape[1] != len(weights_D):
         found = features_ND.shape[1] if features_ND.ndim == 2 else f"shape {features_ND.shape}"
         raise DataError(f"rows have {found} features, the model expects {len(weights_D)}")
     weights_D = weights_D / scale_D
     offset = bias - float((weights_D * mean_D).sum())
-    sum_N = np.empty(len(features_ND))
-    chunk = max(1, min(len(features_ND), _CHUNK_BYTES // (8 * len(weights_D))))
-    products = np.empty((chunk, len(weights_D)))
-    for start in range(0, len(features_ND), chunk):
-        rows = features_ND[start : start + chunk]
-        if rows.strides[1] != rows.itemsize:  # columns of Parquet: numpy would go across the rows
-            rows = np.ascontiguousarray(rows)
-        np.multiply(rows, weights_D, out=products[: len(rows)], dtype=np.float64)
-        np.add.reduce(products[: len(rows)], axis=1, out=sum_N[start : start + chunk])
-    sum_N += offset
-    return sum_N
+    return weighted_sums(features_ND, weights_D) + offset
 
 
 def sigmoid(logit_N: Floats) -> Floats:

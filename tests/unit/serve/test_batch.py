@@ -17,7 +17,9 @@ from trademl.etl.recordio import encode_records
 from trademl.etl.row_blocks import feature_blocks
 from trademl.etl.tables import table_writer
 from trademl.serve.batch import predict_files
-from trademl.train.model import LinearModel
+from trademl.serve.formats import JSON_LINES, format_response
+from trademl.serve.served import served
+from trademl.train.model import LinearModel, MulticlassModel, RegressionModel
 
 COLUMNS = ("a", "b", "c")
 FILES = ("rows.recordio", "rows.recordio.gz", "rows.csv", "rows.parquet")
@@ -82,6 +84,25 @@ def test_scores_are_the_models_whatever_the_format(tmp_path, model, features):
         np.testing.assert_allclose(found, by_hand(features), rtol=1e-6)
         np.testing.assert_array_equal(found.astype(np.float32), model.scores(features))
         assert [row["predicted_label"] for row in rows] == list(model.flags(found) * 1.0)
+
+
+def test_lines_are_those_of_a_server(tmp_path, features):
+    # scores between 0 and 1, both included, some of them too small for a plain decimal
+    weights = np.array([40.0, 0.0, 0.0])
+    binary = LinearModel(weights, 0.0, np.zeros(3), np.ones(3), 0.5, COLUMNS)
+    features[:2, 0] = 200.0, -200.0
+    several = MulticlassModel(
+        np.eye(3), np.zeros(3), np.zeros(3), np.ones(3), COLUMNS,
+        hyperparameters={"num_classes": 3},
+    )  # fmt: skip
+    value = RegressionModel(weights, -7e11, np.zeros(3), np.ones(3), COLUMNS)
+    path = write(tmp_path / "rows.recordio", features)
+
+    for name, model in {"binary": binary, "several": several, "value": value}.items():
+        (scored,) = predict_files(model, name, [path], tmp_path / name)
+
+        _, lines = format_response(JSON_LINES, served(model, name).scores(features))
+        assert Path(scored.path).read_bytes() == lines + b"\n"
 
 
 def test_every_output_format_holds_the_same_predictions(tmp_path, model, features):

@@ -94,6 +94,18 @@ def test_a_row_scores_the_same_alone_and_in_a_batch(n, d, seed):
     assert model.scores(features[row : row + 1])[0] == model.scores(features)[row]
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_logits_are_the_sums_of_numpy_to_the_last_bit(kind):
+    rng = np.random.default_rng(5)
+    features = rng.normal(0, 50, (2000, 605)).astype(kind)
+    weights, mean, scale = rng.normal(size=605), rng.normal(size=605), rng.uniform(1, 9, 605)
+    model = LinearModel(weights, 0.3, mean, scale, 0.5, tuple(f"x{i}" for i in range(605)))
+
+    products = np.multiply(features, weights / scale, dtype=np.float64)
+    expected = products.sum(axis=1) + (0.3 - (weights / scale * mean).sum())
+    np.testing.assert_array_equal(model.logits(features), expected)
+
+
 def test_extreme_logits_do_not_overflow():
     with np.errstate(all="raise", under="ignore"):
         np.testing.assert_array_equal(sigmoid(np.array([-1e4, 0.0, 1e4])), [0.0, 0.5, 1.0])
