@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from trademl.serve.routing.breaker import Breaker, BreakerPolicy, asked, failed,
 from trademl.serve.routing.latency import Latency
 from trademl.serve.routing.settings import RegionConfig, RouteConfig
 from trademl.serve.routing.upstream import Response, Upstream
+from trademl.serve.trust import refusal
 
 _TIER = b"x-trademl-tier"
 _KNOWN = frozenset(status.value for status in HTTPStatus)
+_TO_OPEN = 4  # round trips to a region that is away: TCP, TLS (two before 1.3), the question
 
 
 class RegionError(Exception):
@@ -123,7 +126,7 @@ class Region:
 
     async def look(self) -> None:
         """Ask once how it is."""
-        timeout_s = self._route.health_timeout_s
+        timeout_s = self._route.health_timeout_s * (1 if self.is_up else _TO_OPEN)
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._upstream.ask("GET", "/ping", {})
@@ -205,4 +208,6 @@ def _check(response: Response) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nothing answers there"
+    if isinstance(error, ssl.SSLError):
+        return refusal(error)
     return " ".join(str(error).split()) or type(error).__name__
