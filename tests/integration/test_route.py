@@ -130,8 +130,11 @@ def test_a_region_that_is_killed_or_hangs_is_replaced_within_a_second():
             assert {ask(route.url)[1]["X-Trademl-Region"] for _ in range(20)} <= {"hk", "us"}
             os.kill(hk.pid, signal.SIGSTOP)
             assert_answered_by(route.url, "us")
+            until(lambda: not standing(route.url)["hk"]["is_up"])
             os.kill(hk.pid, signal.SIGCONT)
             until(lambda: standing(route.url)["hk"]["is_available"])
+            back = standing(route.url)["hk"]
+            assert back["last_failure_at"] < back["since"] <= back["last_failure_over_at"]
             os.kill(us.pid, signal.SIGKILL)
             assert_answered_by(route.url, "hk")
             os.kill(hk.pid, signal.SIGKILL)

@@ -60,15 +60,17 @@ def hedge(
 
     if (regions is None) == (not server):
         raise ConfigError("give --regions FILE, or --server URL once or more")
+    ca_file = ""
     with open_session(config, workspace) as session:
         strategy = session.strategy
         if regions is not None:
             home = read_regions(regions).named(strategy.hedge.home)
-            server, market = [home.url], market or home.market
+            server, market, ca_file = [home.url], market or home.market, home.ca_file
         chosen = HedgeOptions(
             region=region,
             servers=tuple(server or ()),
             spot=spot,
+            ca_file=ca_file,
             market=market,
             price=price,
             every_s=every_s,

@@ -22,7 +22,7 @@ from trademl.live.hedge_size import HedgeConfig, check_fresh
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.paper_options import PaperOptions
 from trademl.live.positions import positions
-from trademl.live.reach import any_server_answers, is_reached
+from trademl.live.reach import any_server_answers, is_reached, refuse_untrusted
 from trademl.live.sender import Sender
 from trademl.live.watch import HedgeWatch, Look, Prices
 from trademl.pipeline.live import until_told
@@ -44,6 +44,8 @@ class HedgeOptions:
         From where: another one than the home of ``[hedge]``.
     servers : tuple of str
         URLs of the home region's servers.
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
     market : str
         ``host:port`` of the home region's market; empty: it counts as gone with the servers.
     spot : str
@@ -65,6 +67,7 @@ class HedgeOptions:
     region: str
     servers: tuple[str, ...]
     spot: str
+    ca_file: str = ""
     market: str = ""
     max_spot_age_s: float = 60.0
     price: float = 0.0
@@ -84,6 +87,11 @@ class HedgeOptions:
                 raise ConfigError(f"{name} is {value}: expected a number above 0")
 
     @property
+    def is_server_up(self) -> bool:
+        """Whether one of the servers answers now."""
+        return any_server_answers(self.servers, ca_file=self.ca_file)
+
+    @property
     def is_market_up(self) -> bool:
         """Whether the market can be reached now."""
         return bool(self.market) and is_reached(market_address(self.market))
@@ -96,10 +104,12 @@ def plan_outage(strategy: Strategy, workspace: Workspace, options: HedgeOptions)
     ------
     ConfigError, DataError
         If the section ``[hedge]`` or a price cannot be used, or beta and volatility are stale.
+    ServeError
+        If a server's certificate is not trusted.
     """
     config, ledger = _hedged(strategy, options), workspace.ledger
     prices = _prices(ledger, strategy.name, config, options)
-    is_up = any_server_answers(options.servers)
+    is_up = options.is_server_up
     lease = lease_state(ledger, strategy.name)
     evidence = Evidence(lease, is_up, is_up or options.is_market_up)
     is_hedged = hedge_of(ledger, lease) is not None
@@ -142,7 +152,7 @@ def watch_region(
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError, DataError, ServeError
         Before the watch begins: as `plan_outage`. Later they are logged, and it goes on.
     LockedError
         If this region is watched from the workspace already.
@@ -160,7 +170,7 @@ def watch_region(
         config,
         _holder(ledger, strategy.name, config, options),
         Sender(ledger, broker, strategy.name, kinds=("hedge",)),
-        is_server_up=lambda: any_server_answers(options.servers),
+        is_server_up=lambda: options.is_server_up,
         is_market_up=lambda: options.is_market_up,
         prices=lambda: _prices(ledger, strategy.name, config, options),
         misses=options.misses,
@@ -210,6 +220,7 @@ def _hedged(strategy: Strategy, options: HedgeOptions) -> HedgeConfig:
             "its position would never be found"
         )
     check_fresh(config, time.time_ns())
+    refuse_untrusted(options.servers, ca_file=options.ca_file)
     return config
 
 
