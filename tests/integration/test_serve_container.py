@@ -136,3 +136,11 @@ def test_what_does_not_go_with_models_over_http_is_refused(tmp_path, capsys, mon
     said = refusal(capsys, monkeypatch, "--models", tmp_path, "--smaller", "x", "--port", "0")
 
     assert "--smaller does not go with --models" in said
+
+
+def test_the_name_that_sagemaker_gives_a_variant_is_no_strategys(ml):
+    with serving(ml) as server:
+        assert ask(server, X_Amzn_SageMaker_Target_Variant="main")[0] == 200
+        status, answer = ask(server, X_Trademl_Strategy="main")
+
+    assert (status, "this server has default" in json.dumps(answer)) == (404, True)
