@@ -150,6 +150,7 @@ def plan_release(
     values = {
         "release": release, "root": root, "units": units, "folder": f"{root}/releases/{release}",
         "bind": f"[{ec2.bind}]" if ":" in ec2.bind else ec2.bind, "port": str(ec2.port),
+        "url": f"http://127.0.0.1:{ec2.port}",
         "model": model.id, "mode": mode, "image": hosting.image, "region": aws.region,
         "uri": hosted.uri, "sha256": digest_file(hosted.archive), "tries": str(tries),
         "login": _login(hosting.image), **_question(hosted),

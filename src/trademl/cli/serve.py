@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -58,10 +58,15 @@ def serve(
     ml_root: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Serve the model that SageMaker laid out below DIR, to anyone."
+            metavar="DIR",
+            help="Serve the model that SageMaker laid out below DIR: to anyone, at any address, "
+            "unless --host or --token-file is given.",
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; 127.0.0.1, and 0.0.0.0 with --ml-root."),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(help="Port; 0 takes a free one; $SAGEMAKER_BIND_TO_PORT, else 8080."),
@@ -127,21 +132,27 @@ def serve(
     """Answer /ping and /invocations for what is deployed at endpoints, or serve /models."""
     if context.invoked_subcommand is not None:
         return
+    given = {"--endpoint": endpoint, "--smaller": smaller, "--config": config}
+    given |= {"--workspace": workspace, "--models": models}
+    _refuse_beside("--ml-root", ml_root, given)
+    _refuse_beside("--models", models, given)
     require_extra("serve")
     from trademl.config import bind_port, container_workers
     from trademl.serve.capture import CaptureConfig
     from trademl.serve.logs import logging_to
-    from trademl.serve.settings import EMF_S, ServerConfig
+    from trademl.serve.settings import EMF_S, EVERYWHERE, LOOPBACK, ServerConfig
     from trademl.serve.supervisor import read_place
+
+    is_container = ml_root is not None and host is None
 
     if capture is not None and capture.startswith("s3://"):
         import trademl.aws.capture  # noqa: F401  (it teaches destinations of s3)
     settings = ServerConfig(
-        host=host,
+        host=host or (EVERYWHERE if is_container else LOOPBACK),
         port=bind_port() if port is None else port,
         memory_bytes=memory_mib * 2**20,
         token_file=token_file,
-        is_open=open_to_all,
+        is_open=open_to_all or (is_container and token_file is None),
         tls_cert=tls_cert,
         tls_key=tls_key,
         model_folder=models,
@@ -158,13 +169,22 @@ def serve(
     number = None if settings.worker is None else settings.worker.number
     with logging_to(sys.stderr, form, worker=number):
         if workers > 1 and settings.worker is None:
-            _supervise(settings, workers, ml_root, form)
+            _supervise(settings, workers, form)
         elif ml_root is not None:
             _serve_container(ml_root, settings, form, emf=emf)
         elif models is not None:
             _serve((), str(models), settings, form)
         else:
             _serve_deployed(endpoint, smaller, config, workspace, settings, form)
+
+
+def _refuse_beside(option: str, value: Path | None, others: Mapping[str, object]) -> None:
+    """Refuse what would be passed over: other options that say what is served."""
+    for name, other in others.items():
+        if value is not None and name != option and other:
+            raise typer.BadParameter(
+                f"{name} does not go with {option}, which says alone what is served"
+            )
 
 
 def _serve_deployed(
@@ -211,15 +231,8 @@ def _serve_container(
     from trademl.config import process_environment
     from trademl.serve.container import container_serving
 
-    found = container_serving(root, settings.port, process_environment())
-    config = replace(
-        found.config,
-        worker=settings.worker,
-        log_per_s=settings.log_per_s,
-        emf_s=found.config.emf_s if emf is None else settings.emf_s,
-        capture=settings.capture,
-    )
-    _serve(found.strategies, str(root), config, form)
+    found = container_serving(root, settings, process_environment(), emf=emf)
+    _serve(found.strategies, str(root), found.config, form)
 
 
 def _serve(
@@ -241,13 +254,10 @@ def _serve(
     serve_until_stopped(strategies, settings, on_ready=say, newest=newest, events=events)
 
 
-def _supervise(settings: ServerConfig, workers: int, ml_root: Path | None, form: LogFormat) -> None:
+def _supervise(settings: ServerConfig, workers: int, form: LogFormat) -> None:
     """Start this command again for each worker, and watch over them."""
-    from trademl.serve.settings import EVERYWHERE
     from trademl.serve.supervisor import place_text, supervise
 
-    if ml_root is not None:
-        settings = replace(settings, host=EVERYWHERE, is_open=True)
     again = [sys.executable, "-m", "trademl", *sys.argv[1:], "--worker"]
     supervise(
         lambda place: [*again, place_text(place)],

@@ -13,14 +13,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.model_pool import ModelFile
 from trademl.serve.served import Mode
-from trademl.serve.settings import EMF_S, EVERYWHERE, MAX_BODY_MIB, MIB, ServerConfig
+from trademl.serve.settings import EMF_S, MAX_BODY_MIB, MIB, ServerConfig
 from trademl.serve.strategies import ServedStrategy
 
 MODEL_DOCUMENT = "model.json"
@@ -34,15 +34,22 @@ class ContainerServing:
     config: ServerConfig
 
 
-def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> ContainerServing:
+def container_serving(
+    root: Path, asked: ServerConfig, environ: Mapping[str, str], *, emf: bool | None = None
+) -> ContainerServing:
     """Return what the container below a folder serves.
 
     Parameters
     ----------
     root : Path
         ``/opt/ml``, or a folder laid out like it.
+    asked : ServerConfig
+        How it is to listen; the platform has its say on the size of requests and on models that
+        come over HTTP.
     environ : mapping of str to str
         The container's environment.
+    emf : bool, optional
+        Whether figures are logged for CloudWatch; as the environment says where it is None.
 
     Raises
     ------
@@ -55,13 +62,12 @@ def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> Cont
     if not payload.isdecimal():
         raise ConfigError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {payload!r}, expected a number")
     is_multi_model = environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
-    config = ServerConfig(
-        host=EVERYWHERE,
-        port=port,
+    has_figures = environ.get("TRADEML_EMF", "").lower() != "off" if emf is None else emf
+    config = replace(
+        asked,
         max_body_bytes=min(max(int(payload), 1), MAX_BODY_MIB) * MIB,
-        is_open=True,
         model_folder=root / "models" if is_multi_model else None,
-        emf_s=None if environ.get("TRADEML_EMF", "").lower() == "off" else EMF_S,
+        emf_s=EMF_S if has_figures else None,
     )
     if is_multi_model:
         return ContainerServing((), config)

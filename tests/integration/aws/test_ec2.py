@@ -24,9 +24,14 @@ from trademl.errors import CloudError, ConfigError
 
 SCORE = 0.5621765  # sigmoid(0.25)
 EC2 = Ec2Config(instance_profile="trademl-serving", subnet="subnet-1", security_groups=("sg-1",))
-# What the script calls, answering as on a machine; each call is a line of $LOG.
+# What the script calls, answering as on a machine; each call is a line of $LOG. The call that
+# matches $FAIL fails, the first time only where $FAIL_ONCE is a file that is not there yet.
 STUB = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$LOG"
+if [[ -n "${FAIL:-}" && "$(basename "$0") $*" == $FAIL && ! -e "${FAIL_ONCE:-/none}" ]]; then
+  [ -z "${FAIL_ONCE:-}" ] || touch "$FAIL_ONCE"
+  exit 1
+fi
 case "$(basename "$0") $*" in
   aws\\ s3*) cp "$ARCHIVE" "${@: -1}" ;;
   curl*invocations*) printf '{"predictions":[{"score":%s,"predicted_label":0.0}]}' "$SCORE" ;;
@@ -97,6 +102,54 @@ def test_a_first_release_that_does_not_answer_is_stopped(tmp_path, machine):
     assert done.returncode == 1
     assert "there is none before it" in done.stderr
     assert not (tmp_path / "opt/current").exists()
+
+
+@pytest.mark.parametrize("call", ["systemctl restart*", "systemctl daemon-reload*", "curl*ping*"])
+def test_a_machine_that_does_not_take_a_release_goes_back(tmp_path, machine, call):
+    first, second = release(tmp_path), release(tmp_path, port=9090)
+    install(first, machine)
+    once = {"FAIL_ONCE": str(tmp_path / "failed")} if "curl" not in call else {}
+    call = "curl*9090/ping*" if "curl" in call else call
+
+    done = install(second, machine, FAIL=call, **once)
+
+    assert done.returncode == 1
+    assert f"{second.id} failed" in done.stderr.splitlines()[-1]
+    assert (tmp_path / "opt/current").resolve().name == first.id
+    assert (tmp_path / "units/trademl.service").read_text() == first.unit
+
+
+def test_a_machine_on_which_nothing_comes_up_any_more_is_said_to_be_down(tmp_path, machine):
+    first, second = release(tmp_path), release(tmp_path, port=9090)
+    install(first, machine)
+
+    done = install(second, machine, FAIL="systemctl restart*")
+
+    assert done.returncode == 1
+    assert f"{first.id} does not come up again" in done.stderr
+
+
+@pytest.mark.parametrize("call", ["docker pull*", "aws s3*"])
+def test_what_cannot_be_brought_changes_nothing(tmp_path, machine, call):
+    first, second = release(tmp_path), release(tmp_path, port=9090)
+    install(first, machine)
+
+    done = install(second, machine, FAIL=call)
+
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("is not installed, what ran before runs on")
+    assert (tmp_path / "log").read_text().count("systemctl restart") == 1
+
+
+def test_the_same_release_again_goes_back_to_the_one_before_it(tmp_path, machine):
+    first, second = release(tmp_path), release(tmp_path, port=9090)
+    install(first, machine)
+    install(second, machine)
+
+    done = install(second, machine, SCORE="0.9")
+
+    assert f"{first.id} runs again" in done.stderr
+    assert (tmp_path / "opt/current").resolve().name == first.id
 
 
 def test_an_archive_of_another_digest_is_not_installed(tmp_path, machine):
