@@ -20,6 +20,16 @@ Workspace = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+LogRequests = Annotated[
+    float,
+    typer.Option(
+        "--log-requests",
+        min=0.0,
+        metavar="RATE",
+        help="Successes a second that are logged. Errors always are, and requests that send "
+        "an X-Request-Id.",
+    ),
+]
 Quotes = Annotated[
     str | None,
     typer.Option(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trademl.cli import options
+from trademl.cli.output import LogFormat, announce
 from trademl.cli.session import open_session
 from trademl.errors import require_extra
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from trademl.serve.following import Newest
     from trademl.serve.settings import ServerConfig
     from trademl.serve.strategies import ServedStrategy
-
-LogFormat = Literal["text", "json"]
 
 app = typer.Typer(
     help="Answer requests for models, or trade live.",
@@ -95,15 +93,7 @@ def serve(
         LogFormat | None,
         typer.Option(help="Of what is logged on stderr; text, and json with --ml-root."),
     ] = None,
-    log_requests: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="RATE",
-            help="Successes a second that are logged. Errors always are, and requests that send "
-            "an X-Request-Id.",
-        ),
-    ] = 1.0,
+    log_requests: options.LogRequests = 1.0,
     emf: Annotated[
         bool | None,
         typer.Option(
@@ -249,7 +239,7 @@ def _serve(
     def say(url: str) -> None:
         place = settings.worker
         where = f"serving {what} at {url}"
-        _say(where if place is None else f"worker {place.number} serves {what}", form)
+        announce(where if place is None else f"worker {place.number} serves {what}", form)
 
     serve_until_stopped(strategies, settings, on_ready=say, newest=newest, events=events)
 
@@ -263,13 +253,5 @@ def _supervise(settings: ServerConfig, workers: int, form: LogFormat) -> None:
         lambda place: [*again, place_text(place)],
         settings,
         workers,
-        on_ready=lambda url: _say(f"{workers} workers answer at {url}", form),
+        on_ready=lambda url: announce(f"{workers} workers answer at {url}", form),
     )
-
-
-def _say(text: str, form: LogFormat) -> None:
-    """Say on stderr what answers where, as the log's readers expect it."""
-    if form == "text":
-        typer.echo(text, err=True)
-    else:
-        logging.getLogger(__name__).info("%s", text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ from trademl.serve.routing.latency import Latency
 from trademl.serve.routing.settings import RegionConfig, RouteConfig
 from trademl.serve.routing.upstream import Response, Upstream
 from trademl.serve.trust import refusal
+
+_log = logging.getLogger(__name__)
 
 _TIER = b"x-trademl-tier"
 _KNOWN = frozenset(status.value for status in HTTPStatus)
@@ -85,6 +88,7 @@ class Region:
         self._failure: Failure | None = None
         self._misses = route.fall  # away until it is first seen
         self._asking: set[asyncio.Task[Any]] = set()
+        self._named = {"fields": {"region": config.name}}
 
     @property
     def name(self) -> str:
@@ -148,7 +152,12 @@ class Region:
         """Ask how it is, again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._route.health_every_s)
+            was_up = self.is_up
             await self.look()
+            if was_up and not self.is_up:
+                self._warn(f"is away: {self.last_failure}")
+            elif self.is_up and not was_up:
+                _log.info("region %s is back", self.name, extra=self._named)
 
     async def look(self) -> None:
         """Ask once how it is."""
@@ -194,6 +203,8 @@ class Region:
 
     def _answered(self, response: Response, began_s: float, full_s: float) -> None:
         now_s = self._clock()
+        if self.breaker.standing != "closed":
+            _log.info("region %s answers again", self.name, extra=self._named)
         self.breaker = succeeded()
         self._is_over(is_of_health=False)
         self.counters.latency.add(now_s - began_s)
@@ -208,10 +219,16 @@ class Region:
         self.counters.n_given_up += 1
 
     def _failed(self, reason: str) -> RegionError:
-        self.breaker = failed(self.breaker, self._clock(), self._policy)
+        now_s, was_open = self._clock(), self.breaker.standing == "open"
+        self.breaker = failed(self.breaker, now_s, self._policy)
+        if self.breaker.standing == "open" and not was_open:
+            self._warn(f"is not asked for {self.breaker.until_s - now_s:g} s: {reason}")
         self.counters.n_failures += 1
         self._failure = Failure(reason, False, self._wall_ns())
         return RegionError(f"{self.name}: {reason}")
+
+    def _warn(self, what: str) -> None:
+        _log.warning("region %s %s", self.name, what, extra=self._named)
 
     def _seen(self) -> None:
         self._misses = 0
