@@ -293,10 +293,15 @@ def test_with_every_region_away_the_route_abstains_or_fails_as_the_caller_asks()
             get(route.url, "/ping")
         with pytest.raises(ServeError, match="no decision: no region"):
             predict(route.url, ROW)
+        with pytest.raises(urllib.error.HTTPError, match="503") as away:
+            get(route.url, "/execution-parameters")
+        said = json.loads(away.value.read())
     assert (status, json.loads(body)["predictions"]) == (200, [])
     assert (headers["X-Trademl-Reason"], headers["X-Trademl-Region"]) == ("no region", "none")
     assert headers["X-Trademl-Tier"] == "abstain"
     assert (refused[0], json.loads(refused[2])["error"]) == (503, "no decision: no region")
+    assert said == {"error": "no answer: no region, see /regions"}
+    assert away.value.headers["X-Trademl-Region"] == "none"
 
 
 def test_a_route_is_guarded_as_a_server_is_and_knows_its_regions_tokens(tmp_path):

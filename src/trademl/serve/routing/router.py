@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from trademl.serve.handler import INVOCATIONS
 from trademl.serve.ladder import LONGEST_S
 from trademl.serve.messages import ID_HEADERS, INFERENCE_ID, REQUEST_ID, Answer, Request, failure
 from trademl.serve.provenance import Provenance, abstention
@@ -54,7 +55,7 @@ class Router:
         self.n_without_region = 0
         self.refused: Counter[int] = Counter()  # answers that are errors, by status
         self._routes: dict[str, tuple[str, Callable[[Request], Answer | asyncio.Task[Answer]]]] = {
-            "/invocations": ("POST", self._forward),
+            INVOCATIONS: ("POST", self._forward),
             "/execution-parameters": ("GET", self._forward),
             "/ping": ("GET", self._ping),
             "/regions": ("GET", self._show_regions),
@@ -135,6 +136,9 @@ class Router:
         response = outcome.response
         if response is None:
             self.n_without_region += 1
+            if request.path != INVOCATIONS:  # only a decision can be abstained from
+                head = _REGION % b"none"
+                return failure(503, f"no answer: {outcome.reason}, see /regions", head=head)
             waited_s = self._clock() - request.arrived_s
             found = Provenance("abstain", outcome.reason, queue_s=waited_s)
             answer = abstention(request, wants, found)
