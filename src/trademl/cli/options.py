@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -20,6 +20,22 @@ Workspace = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+MaxConnections = Annotated[
+    int,
+    typer.Option(
+        "--max-connections",
+        help="Of each process at once; what comes beyond is answered 503.",
+    ),
+]
+TimeoutS = Annotated[
+    float,
+    typer.Option(
+        "--timeout-s",
+        metavar="SECONDS",
+        help="In which a request must have arrived, up to 3600; a connection may be idle for a "
+        "quarter longer.",
+    ),
+]
 LogRequests = Annotated[
     float,
     typer.Option(
@@ -61,4 +77,23 @@ def feed_flags(
         "feed.timezone": zone,
         "feed.tick_size": tick_size,
         "feed.allow_bad_quotes": allow_bad_quotes or None,
+    }
+
+
+class ServerLimits(TypedDict):
+    """Settings of a server that its clients are held to."""
+
+    max_body_bytes: int
+    max_connections: int
+    read_timeout_s: float
+    idle_timeout_s: float
+
+
+def server_limits(max_body_mib: int, max_connections: int, timeout_s: float) -> ServerLimits:
+    """Return the settings that the options of a server's limits stand for."""
+    return {
+        "max_body_bytes": max_body_mib * 2**20,
+        "max_connections": max_connections,
+        "read_timeout_s": timeout_s,
+        "idle_timeout_s": timeout_s * 1.25,
     }

@@ -38,6 +38,11 @@ def route(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    max_body_mib: Annotated[
+        int, typer.Option(help="Largest body of a request, 1 to 25; also a limit of each region's.")
+    ] = 6,
+    max_connections: options.MaxConnections = 1024,
+    timeout_s: options.TimeoutS = 60.0,
     log_format: Annotated[
         LogFormat, typer.Option(help="Of what is logged on stderr: text, or JSON lines.")
     ] = "text",
@@ -57,6 +62,7 @@ def route(
     settings = ServerConfig(
         host=host,
         port=port,
+        **options.server_limits(max_body_mib, max_connections, timeout_s),
         token_file=token_file,
         is_open=open_to_all,
         tls_cert=tls_cert,

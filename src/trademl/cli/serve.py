@@ -81,6 +81,15 @@ def serve(
     memory_mib: Annotated[
         int, typer.Option(help="Most memory of each worker for models that are read from files.")
     ] = 1024,
+    max_body_mib: Annotated[
+        int | None,
+        typer.Option(
+            help="Largest body of a request, 1 to 25; 6, and with --ml-root "
+            "$SAGEMAKER_MAX_PAYLOAD_IN_MB."
+        ),
+    ] = None,
+    max_connections: options.MaxConnections = 1024,
+    timeout_s: options.TimeoutS = 60.0,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -140,6 +149,9 @@ def serve(
     settings = ServerConfig(
         host=host or (EVERYWHERE if is_container else LOOPBACK),
         port=bind_port() if port is None else port,
+        **options.server_limits(
+            6 if max_body_mib is None else max_body_mib, max_connections, timeout_s
+        ),
         memory_bytes=memory_mib * 2**20,
         token_file=token_file,
         is_open=open_to_all or (is_container and token_file is None),
@@ -161,7 +173,7 @@ def serve(
         if workers > 1 and settings.worker is None:
             _supervise(settings, workers, form)
         elif ml_root is not None:
-            _serve_container(ml_root, settings, form, emf=emf)
+            _serve_container(ml_root, settings, form, emf=emf, max_body_mib=max_body_mib)
         elif models is not None:
             _serve((), str(models), settings, form)
         else:
@@ -216,12 +228,19 @@ def _serve_deployed(
 
 
 def _serve_container(
-    root: Path, settings: ServerConfig, form: LogFormat, *, emf: bool | None
+    root: Path,
+    settings: ServerConfig,
+    form: LogFormat,
+    *,
+    emf: bool | None,
+    max_body_mib: int | None,
 ) -> None:
     from trademl.config import process_environment
     from trademl.serve.container import container_serving
 
-    found = container_serving(root, settings, process_environment(), emf=emf)
+    found = container_serving(
+        root, settings, process_environment(), emf=emf, max_body_mib=max_body_mib
+    )
     _serve(found.strategies, str(root), found.config, form)
 
 

@@ -35,7 +35,12 @@ class ContainerServing:
 
 
 def container_serving(
-    root: Path, asked: ServerConfig, environ: Mapping[str, str], *, emf: bool | None = None
+    root: Path,
+    asked: ServerConfig,
+    environ: Mapping[str, str],
+    *,
+    emf: bool | None = None,
+    max_body_mib: int | None = None,
 ) -> ContainerServing:
     """Return what the container below a folder serves.
 
@@ -50,6 +55,8 @@ def container_serving(
         The container's environment.
     emf : bool, optional
         Whether figures are logged for CloudWatch; as the environment says where it is None.
+    max_body_mib : int, optional
+        Largest request; as the environment says where it is None.
 
     Raises
     ------
@@ -58,14 +65,11 @@ def container_serving(
     ServeError
         If there is no model.
     """
-    payload = environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6")
-    if not payload.isdecimal():
-        raise ConfigError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {payload!r}, expected a number")
     is_multi_model = environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
     has_figures = environ.get("TRADEML_EMF", "").lower() != "off" if emf is None else emf
     config = replace(
         asked,
-        max_body_bytes=min(max(int(payload), 1), MAX_BODY_MIB) * MIB,
+        max_body_bytes=(max_body_mib or _payload_mib(environ)) * MIB,
         model_folder=root / "models" if is_multi_model else None,
         emf_s=EMF_S if has_figures else None,
     )
@@ -81,3 +85,10 @@ def container_serving(
         raise ConfigError(f"TRADEML_MODEL_MODE is {mode!r}, expected live or shadow")
     strategy = ServedStrategy("default", (ModelFile(name, str(folder), mode=cast("Mode", mode)),))
     return ContainerServing((strategy,), config)
+
+
+def _payload_mib(environ: Mapping[str, str]) -> int:
+    payload = environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6")
+    if not payload.isdecimal():
+        raise ConfigError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {payload!r}, expected a number")
+    return min(max(int(payload), 1), MAX_BODY_MIB)
