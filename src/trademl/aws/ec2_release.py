@@ -81,7 +81,7 @@ class Release:
             "MaxCount": 1,
             "UserData": self.user_data,
             "IamInstanceProfile": {"Name": ec2.instance_profile},
-            "MetadataOptions": {"HttpTokens": "required"},
+            "MetadataOptions": self._metadata_options,
             "BlockDeviceMappings": [
                 {
                     "DeviceName": "/dev/xvda",
@@ -100,6 +100,12 @@ class Release:
         if ec2.security_groups:
             found["SecurityGroupIds"] = list(ec2.security_groups)
         return found
+
+    @property
+    def _metadata_options(self) -> dict[str, Any]:
+        """A container that writes to S3 asks for its rights one hop further than its machine."""
+        further = {"HttpPutResponseHopLimit": 2} if self.ec2.serve.capture else {}
+        return {"HttpTokens": "required", **further}
 
     @property
     def files(self) -> dict[str, str]:
@@ -145,7 +151,11 @@ def plan_release(
     if not _IMAGE.fullmatch(hosting.image):
         raise ConfigError(f"image is {hosting.image!r}, expected an address without spaces")
     hosted = hosted_model(model, aws, hosting, mode)
-    given = {"model": hosted.name, "bind": ec2.bind, "port": ec2.port, "files": _templates()}
+    command = ["serve", *ec2.serve.words()]
+    given = {
+        "model": hosted.name, "bind": ec2.bind, "port": ec2.port, "files": _templates(),
+        "command": command,
+    }  # fmt: skip
     release = artifact_id("release", {}, given, code="1")
     values = {
         "release": release, "root": root, "units": units, "folder": f"{root}/releases/{release}",
@@ -153,7 +163,8 @@ def plan_release(
         "url": f"http://127.0.0.1:{ec2.port}",
         "model": model.id, "mode": mode, "image": hosting.image, "region": aws.region,
         "uri": hosted.uri, "sha256": digest_file(hosted.archive), "tries": str(tries),
-        "login": _login(hosting.image), **_question(hosted),
+        "login": _login(hosting.image), "command": " ".join(command),
+        "command_list": json.dumps(command), **_question(hosted),
     }  # fmt: skip
     unit, compose = _rendered("trademl.service", values), _rendered("compose.yaml", values)
     values |= {"unit_base64": _encoded(unit), "compose_base64": _encoded(compose)}

@@ -46,7 +46,7 @@ def route(
     log_format: Annotated[
         LogFormat, typer.Option(help="Of what is logged on stderr: text, or JSON lines.")
     ] = "text",
-    log_requests: options.LogRequests = 1.0,
+    log_requests: options.LogRequests = None,
     json: options.Json = False,
 ) -> None:
     """Pass requests on to the best of several regions; another one answers where it is cut off."""
@@ -67,7 +67,7 @@ def route(
         is_open=open_to_all,
         tls_cert=tls_cert,
         tls_key=tls_key,
-        log_per_s=log_requests,
+        log_per_s=1.0 if log_requests is None else log_requests,
     )
 
     def tell(url: str, facts: list[dict[str, Any]]) -> None:
