@@ -70,8 +70,8 @@ def test_connections_and_slow_requests_have_the_limits_of_the_command_line(tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--max-body-mib", "26"), "(--max-body-mib) is 26 MiB: expected above 0, up to 25"),
-        (("--max-body-mib", "0"), "(--max-body-mib) is 0 MiB: expected above 0, up to 25"),
+        (("--max-body-mib", "26"), "(--max-body-mib) is 26 MiB: expected above 0, up to 25 MiB"),
+        (("--max-body-mib", "0"), "(--max-body-mib) is 0 MiB: expected above 0, up to 25 MiB"),
         (("--max-connections", "0"), "max_connections is 0: expected more than 0"),
         (("--timeout-s", "0"), "(--timeout-s) is 0: expected above 0, up to 3600"),
         (("--timeout-s", "nan"), "(--timeout-s) is nan: expected above 0, up to 3600"),
@@ -80,6 +80,26 @@ def test_connections_and_slow_requests_have_the_limits_of_the_command_line(tmp_p
 )
 def test_limits_out_of_range_are_one_line(trademl, kind, words, message):
     assert message in one_line(trademl("serve", *kind, *words))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--models", "nowhere"), "--models nowhere: there is no such folder"),
+        (("--models", "strategy.toml"), "--models strategy.toml: there is no such folder"),
+        (("--capture", "k", "--capture-percent", "0"), "is 0, expected above 0, up to 100"),
+        (("--capture", "k", "--capture-percent", "101"), "is 101, expected above 0, up to 100"),
+    ],
+)
+def test_what_cannot_be_served_or_kept_is_one_line(trademl, words, message):
+    assert message in one_line(trademl("serve", "--port", "0", *words))
+
+
+def test_the_help_of_a_sample_says_what_is_taken(trademl):
+    said = " ".join(trademl("serve", "--help").stdout.split())
+
+    assert "How large that sample is, above 0, up to 100" in said
+    assert "0.0<=x" not in said.partition("--capture-percent")[2][:200]
 
 
 @pytest.mark.parametrize(("given", "mib"), [(None, 20), (8, 8)])

@@ -77,7 +77,11 @@ Capture = Annotated[
 ]
 CapturePercent = Annotated[
     float | None,
-    typer.Option("--capture-percent", min=0.0, max=100.0, help="How large that sample is; 10."),
+    typer.Option(
+        "--capture-percent",
+        metavar="PERCENT",
+        help="How large that sample is, above 0, up to 100; 10.",
+    ),
 ]
 LogRequests = Annotated[
     float | None,

@@ -12,7 +12,7 @@ import typer
 from trademl.cli import options
 from trademl.cli.output import LogFormat, announce
 from trademl.cli.session import open_session
-from trademl.errors import require_extra
+from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
     from trademl.serve.event_writer import EventWriter
@@ -127,6 +127,8 @@ def serve(
     ServeOptions(workers, capture, capture_percent, log_requests, emf)  # refuses what contradicts
     if capture is not None and capture.startswith("s3://"):
         import trademl.aws.capture  # noqa: F401  (it teaches destinations of s3)
+    if models is not None and not models.is_dir():
+        raise ConfigError(f"--models {models}: there is no such folder, make it or name another")
     settings = ServerConfig(
         host=host or (EVERYWHERE if is_container else LOOPBACK),
         port=bind_port() if port is None else port,

@@ -96,8 +96,8 @@ class ServerConfig:
             raise ConfigError(f"port {self.port} is out of range: expected 0 to 65535")
         if not 0 < self.max_body_bytes <= MAX_BODY_MIB * MIB:
             raise ConfigError(
-                f"the largest body (--max-body-mib) is {self.max_body_bytes / MIB:g} MiB: expected "
-                f"above 0, up to {MAX_BODY_MIB}"
+                f"max_body_bytes (--max-body-mib) is {self.max_body_bytes / MIB:g} MiB: expected "
+                f"above 0, up to {MAX_BODY_MIB} MiB"
             )
         if not 0 < self.read_timeout_s <= LONGEST_TIMEOUT_S:
             raise ConfigError(
