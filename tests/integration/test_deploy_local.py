@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,3 +92,91 @@ def test_what_cannot_be_is_one_line_and_nothing_is_started(trademl, workspace, w
     assert done.returncode == 1
     assert message in one_line(done)
     assert not (workspace / "service.json").exists()
+
+
+def standing(workspace: Path) -> set[str]:
+    return {row.model_id for row in deployments(workspace) if row.retired_at is None}
+
+
+@pytest.fixture
+def newer(trademl, workspace) -> str:
+    """A second model of the workspace, deployed nowhere."""
+    trained = trademl("train", "--hp", "wd=0.5", "--workspace", workspace)
+    assert trained.returncode == 0, trained.stderr
+    found = json.loads(trademl("models", "select", "--json", "--workspace", workspace).stdout)
+    assert {found["id"]} != standing(workspace)
+    return found["id"]
+
+
+def test_a_server_is_started_asked_how_it_is_and_stopped(trademl, workspace):
+    def ask(word):
+        done = trademl("deploy", "local", word, "--json", "--workspace", workspace)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    before = ask("--status")
+    deployed = started(trademl, workspace)
+    service = deployed["service"]
+    answer = predict(service["url"], np.zeros((1, 65), np.float32))
+    running = ask("--status")
+    second = trademl("deploy", "local", "--start", "--workspace", workspace)
+    stopped = ask("--stop")
+    again = trademl("deploy", "local", "--stop", "--workspace", workspace)
+
+    assert before == {"status": "stopped"}
+    assert answer.model_id == deployed["model"]
+    assert (running["status"], running["pid"]) == ("healthy", service["pid"])
+    assert f"runs already at {service['url']}" in one_line(second)
+    assert (stopped["status"], stopped["pid"]) == ("stopped", service["pid"])
+    assert "no server runs in the background" in one_line(again)
+    assert ask("--status") == {"status": "stopped"}
+
+
+def test_a_port_in_use_is_said_before_anything_is_written_down(trademl, workspace, newer):
+    before = deployments(workspace)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = trademl(
+            "deploy", "local", newer, "--start", "--port", port, "--workspace", workspace
+        )
+
+    assert f"cannot listen on 127.0.0.1 port {port}, it is in use" in one_line(done)
+    assert len(deployments(workspace)) == len(before)
+
+
+def test_what_stood_there_comes_back_where_the_server_does_not_start(
+    trademl, project, workspace, newer, tmp_path
+):
+    before = standing(workspace)
+    broken = tmp_path / "sitecustomize"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys\nif '--endpoint' in sys.orig_argv: sys.exit('it cannot start')\n"
+    )
+    paths = [str(broken), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    words = ("--start", "--port", "0", "--workspace", workspace)
+
+    done = trademl("deploy", "local", newer, *words, env=environment)
+    status = trademl("deploy", "local", "--status", "--workspace", workspace)
+
+    assert "it cannot start" in one_line(done)
+    assert standing(workspace) == before
+    (failed,) = (row for row in deployments(workspace) if row.model_id == newer)
+    assert failed.retired_at is not None
+    assert "no server runs" in status.stdout
+    assert started(trademl, workspace, newer)["model"] == newer
+    assert standing(workspace) == {newer}
+
+
+def test_a_model_that_does_not_load_is_not_written_down(trademl, workspace, newer):
+    before = standing(workspace)
+    (archive,) = workspace.rglob(f"{newer}/model.tar.gz")
+    archive.chmod(0o600)
+    archive.write_bytes(bytes(archive.stat().st_size))
+
+    done = trademl("deploy", "local", newer, "--workspace", workspace)
+
+    assert done.returncode == 1
+    assert "changed or damaged" in one_line(done)
+    assert standing(workspace) == before

@@ -11,7 +11,7 @@ import typer
 from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.sagemaker import print_requests
-from trademl.cli.session import open_session
+from trademl.cli.session import Session, open_session
 from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
@@ -64,17 +64,29 @@ def local(
         _ask_service(workspace, stop=stop, as_json=json)
         return
     from trademl.serve.background import refuse_second
-    from trademl.serve.deployments import deploy
+    from trademl.serve.deployments import deployed_if_it_works
+    from trademl.serve.listening import check_free
+    from trademl.serve.settings import LOOPBACK
+    from trademl.serve.smoke import check_model
     from trademl.train.registry import champion
 
+    command: list[str] = []
+    service = None
     with open_session(config, workspace) as session, session.workspace.lock():
         store, strategy = session.workspace.store, session.strategy
         if start:
             refuse_second(session.workspace.root)
             _check_capture(capture)
+            check_free(LOOPBACK, port)
         live = champion(session.workspace.ledger, strategy.name)
         chosen = store.newest("model", model or live)
-        deployment = deploy(chosen, strategy.serving.endpoint, store, session.workspace.ledger)
+        check_model(chosen)
+        with deployed_if_it_works(
+            chosen, strategy.serving.endpoint, store, session.workspace.ledger
+        ) as deployment:
+            if start:
+                command = _command(deployment.endpoint, config, port, told)
+                service = _start(session, deployment, command, workers=workers)
     result: dict[str, Any] = {
         "id": deployment.id,
         "endpoint": deployment.endpoint,
@@ -85,9 +97,7 @@ def local(
         f"{deployment.id}: {chosen.id} is {deployment.mode} at endpoint {deployment.endpoint}",
         "next: trademl serve",
     ]
-    if start:
-        command = _command(deployment.endpoint, config, port, told)
-        service = _start(deployment, config, workspace, command, workers=workers)
+    if service is not None:
         result["service"] = {**_service_facts(service), "command": command[3:]}
         lines[1:] = [f"serving at {service.url}, process {service.process.pid}, log {service.log}"]
     emit(result, as_json=json, lines=lines)
@@ -116,12 +126,7 @@ def _command(endpoint: str, config: Path | None, port: int, told: ServeOptions) 
 
 
 def _start(
-    deployment: Deployment,
-    config: Path | None,
-    workspace: Path | None,
-    command: list[str],
-    *,
-    workers: int | None,
+    session: Session, deployment: Deployment, command: list[str], *, workers: int | None
 ) -> Service:
     """Serve in the background what stands at the deployment's endpoint."""
     require_extra("serve")
@@ -130,18 +135,17 @@ def _start(
     from trademl.serve.deployments import current_deployment
     from trademl.train.model import load_model
 
-    with open_session(config, workspace) as session, session.workspace.lock():
-        opened = session.workspace
-        standing = current_deployment(deployment.endpoint, opened.ledger)
-        model = load_model(opened.store.get(standing.model_id).file("model.tar.gz"))
-        (served,) = strategy_ladders(session.strategy, opened, endpoints=[standing.endpoint])
-        return start_service(
-            [*command, "--workspace", str(opened.root)],
-            opened.root,
-            standing.endpoint,
-            lambda url: _check(url, model, served),
-            within_s=START_S + WORKER_S * ((workers or 1) - 1),
-        )
+    opened = session.workspace
+    standing = current_deployment(deployment.endpoint, opened.ledger)
+    model = load_model(opened.store.get(standing.model_id).file("model.tar.gz"))
+    (served,) = strategy_ladders(session.strategy, opened, endpoints=[standing.endpoint])
+    return start_service(
+        [*command, "--workspace", str(opened.root)],
+        opened.root,
+        standing.endpoint,
+        lambda url: _check(url, model, served),
+        within_s=START_S + WORKER_S * ((workers or 1) - 1),
+    )
 
 
 def _check(url: str, model: Model, served: ServedStrategy) -> None:

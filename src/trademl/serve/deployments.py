@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -121,6 +122,39 @@ def deploy(
         )
         session.add(new)
     return new
+
+
+@contextmanager
+def deployed_if_it_works(
+    model: Artifact, endpoint: str, store: ArtifactStore, ledger: Ledger
+) -> Iterator[tables.Deployment]:
+    """Deploy a model for as long as nothing fails in the block, else put back what was there.
+
+    What failed stays in the history, retired.
+
+    Raises
+    ------
+    DataError
+        As `deploy`.
+    """
+    before = {row.id for row in ledger.rows(tables.Deployment, endpoint=endpoint, retired_at=None)}
+    deployment = deploy(model, endpoint, store, ledger)
+    try:
+        yield deployment
+    except BaseException:
+        if deployment.id not in before:
+            _put_back(before, endpoint, ledger)
+        raise
+
+
+def _put_back(ids: Collection[str], endpoint: str, ledger: Ledger) -> None:
+    now = datetime.now(UTC)
+    with ledger.session() as session:
+        for row in session.scalars(select(tables.Deployment).filter_by(endpoint=endpoint)):
+            if row.id in ids:
+                row.retired_at = None
+            elif row.retired_at is None:
+                row.retired_at = now
 
 
 def retire(endpoint: str, ledger: Ledger) -> None:
