@@ -232,7 +232,8 @@ def _serve_container(
     from trademl.serve.container import container_serving
 
     found = container_serving(root, settings, process_environment(), emf=emf)
-    _serve(found.strategies, str(root), found.config, form)
+    names = ", ".join(strategy.name for strategy in found.strategies)
+    _serve(found.strategies, f"{names or 'what is loaded'} from {root}", found.config, form)
 
 
 def _serve(
