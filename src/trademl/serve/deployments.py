@@ -130,6 +130,32 @@ def retire(endpoint: str, ledger: Ledger) -> None:
             deployment.retired_at = now
 
 
+def standing_below(place: str, ledger: Ledger) -> list[str]:
+    """Return the strategies that stand at a place; one that was noted without a name is default."""
+    rows = ledger.rows(tables.Deployment, retired_at=None)
+    return sorted({_name_below(r.endpoint, place) for r in rows if _is_below(r.endpoint, place)})
+
+
+def replace_below(
+    place: str, models: Mapping[str, Artifact], store: ArtifactStore, ledger: Ledger
+) -> None:
+    """Note that a place serves these models, by strategy, and nothing else any more."""
+    kept = {deploy(m, f"{place}/{name}", store, ledger).id for name, m in models.items()}
+    now = datetime.now(UTC)
+    with ledger.session() as session:
+        for row in session.scalars(select(tables.Deployment).filter_by(retired_at=None)):
+            if _is_below(row.endpoint, place) and row.id not in kept:
+                row.retired_at = now
+
+
+def _is_below(endpoint: str, place: str) -> bool:
+    return endpoint == place or endpoint.startswith(f"{place}/")
+
+
+def _name_below(endpoint: str, place: str) -> str:
+    return endpoint.removeprefix(place).removeprefix("/") or "default"
+
+
 def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
     """Return what stands behind an endpoint: the live model, else the one in shadow mode.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -16,25 +17,42 @@ import yaml
 from botocore.validate import ParamValidator
 
 from aws_cases import DocumentedServer
-from hosting_cases import AWS, HOSTING, model_artifact
+from hosting_cases import AWS, HOSTING, score_of, served_strategy
 from trademl.aws.ec2 import deploy_release
 from trademl.aws.ec2_release import MAX_USER_DATA_BYTES, Release, plan_release
 from trademl.aws.ec2_settings import Ec2Config
 from trademl.errors import CloudError, ConfigError
+from trademl.serve.freshness import Freshness
+from trademl.serve.ladder import LadderPolicy
+from trademl.serve.serving_artifact import serving_artifact
+from trademl.serve.shares import Quota
+from trademl.serve.strategies import ServedStrategy
+from trademl.store.artifacts import ArtifactStore
 
-SCORE = 0.5621765  # sigmoid(0.25)
+SCORE = score_of(0.25)
+MODEL = f"model-{round(0.25e6):012x}"
 EC2 = Ec2Config(instance_profile="trademl-serving", subnet="subnet-1", security_groups=("sg-1",))
 # What the script calls, answering as on a machine; each call is a line of $LOG. The call that
 # matches $FAIL fails, the first time only where $FAIL_ONCE is a file that is not there yet.
+# $ANSWERS/<strategy> holds another score and model than $SCORE and $MODEL, and a reason.
 STUB = """#!/bin/bash
-echo "$(basename "$0") $*" >> "$LOG"
-if [[ -n "${FAIL:-}" && "$(basename "$0") $*" == $FAIL && ! -e "${FAIL_ONCE:-/none}" ]]; then
+call="$(basename "$0") $*"
+echo "$call" >> "$LOG"
+if [[ -n "${FAIL:-}" && "$call" == $FAIL && ! -e "${FAIL_ONCE:-/none}" ]]; then
   [ -z "${FAIL_ONCE:-}" ] || touch "$FAIL_ONCE"
   exit 1
 fi
-case "$(basename "$0") $*" in
+case "$call" in
   aws\\ s3*) cp "$ARCHIVE" "${@: -1}" ;;
-  curl*invocations*) printf '{"predictions":[{"score":%s,"predicted_label":0.0}]}' "$SCORE" ;;
+  aws\\ ssm*) printf '%s\n' "$TOKENS" ;;
+  curl*invocations*)
+    for word in "$@"; do case "$word" in @/dev/*) sent="$(cat "${word#@}")" ;; esac; done
+    echo "$sent" >> "$LOG"
+    strategy="$(sed -n 's/^X-Trademl-Strategy: //p' <<< "$sent")"
+    read -r score model reason < <(cat "$ANSWERS/$strategy" 2>/dev/null || echo "$SCORE $MODEL")
+    printf 'HTTP/1.1 200 OK\r\nX-Trademl-Model: %s\r\nX-Trademl-Reason: %s\r\n\r\n' \
+      "$model" "${reason:-normal}"
+    printf '{"predictions":[{"score":%s,"predicted_label":0.0}]}' "$score" ;;
   curl*ping*) exit "${PING:-0}" ;;
 esac
 """
@@ -45,19 +63,22 @@ def machine(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a machine whose programs are stubs."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("aws", "docker", "systemctl", "curl"):
+    for name in ("aws", "docker", "systemctl", "curl", "chown"):
         (folder / name).write_text(STUB)
         (folder / name).chmod(0o755)
     (tmp_path / "units").mkdir()
-    archive = model_artifact(tmp_path / "store").file("model.tar.gz")
+    (tmp_path / "answers").mkdir()
     log = tmp_path / "log"
-    return {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), "ARCHIVE": str(archive),
-            "SCORE": str(SCORE)}  # fmt: skip
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), "SCORE": str(SCORE),
+            "MODEL": MODEL, "ANSWERS": str(tmp_path / "answers"),
+            "ARCHIVE": str(release(tmp_path).archive)}  # fmt: skip
 
 
-def release(tmp_path: Path, **changes: Any) -> Release:
+def release(tmp_path: Path, *strategies: ServedStrategy, **changes: Any) -> Release:
+    served = strategies or (served_strategy(tmp_path / "store"),)
+    serving = serving_artifact(served, ArtifactStore(tmp_path / "store"))
     return plan_release(
-        model_artifact(tmp_path / "store"), AWS, HOSTING, replace(EC2, **changes), strategy="es",
+        serving, served, AWS, HOSTING, replace(EC2, **changes),
         root=str(tmp_path / "opt"), units=str(tmp_path / "units"), tries=2,
     )  # fmt: skip
 
@@ -75,10 +96,10 @@ def test_a_release_is_installed_and_asked(tmp_path, machine):
     done = install(found, machine)
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(f"release {found.id} answers, score {SCORE}")
+    assert done.stdout.strip().endswith(f"release {found.id} answers, es scores {SCORE} by {MODEL}")
     current = tmp_path / "opt/current"
     assert current.resolve().name == found.id
-    assert (current / "model/model.json").is_file()
+    assert (current / "model/serving.json").is_file()
     assert (current / "compose.yaml").read_text() == found.compose
     assert (tmp_path / "units/trademl.service").read_text() == found.unit
 
@@ -102,6 +123,87 @@ def test_a_first_release_that_does_not_answer_is_stopped(tmp_path, machine):
     assert done.returncode == 1
     assert "there is none before it" in done.stderr
     assert not (tmp_path / "opt/current").exists()
+
+
+TWO = {"btc": (0.5, 0.25), "alice": (0.75,)}
+
+
+@pytest.fixture
+def two(tmp_path: Path, machine: dict[str, str]) -> Release:
+    """Return a release of two strategies, the first with two models, and let the machine answer."""
+    found = release(
+        tmp_path, *(served_strategy(tmp_path / "store", n, *biases) for n, biases in TWO.items())
+    )
+    machine["ARCHIVE"] = str(found.archive)
+    for name, biases in TWO.items():
+        answer(machine, name, biases[0])
+    return found
+
+
+def answer(machine: dict[str, str], strategy: str, bias: float, reason: str = "normal") -> None:
+    """Let a strategy be answered by the model of a bias."""
+    text = f"{score_of(bias)} model-{round(bias * 1e6):012x} {reason}\n"
+    (Path(machine["ANSWERS"]) / strategy).write_text(text)
+
+
+def test_each_strategy_of_a_release_is_asked(two, machine):
+    done = install(two, machine)
+
+    assert done.returncode == 0, done.stderr
+    assert f"btc scores {score_of(0.5)} by" in done.stdout
+    assert f"alice scores {score_of(0.75)} by" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("strategy", "bias", "said"),
+    [
+        ("alice", 0.5, "alice scores .* expected one of its own models"),
+        ("btc", 0.25, "btc is answered by .* alone, its biggest model does not come up"),
+    ],
+)
+def test_one_strategy_that_fails_takes_all_back(tmp_path, two, machine, strategy, bias, said):
+    first = release(tmp_path)
+    install(first, machine, ARCHIVE=str(first.archive))
+    answer(machine, strategy, bias)
+
+    done = install(two, machine)
+
+    assert re.search(said, done.stderr), done.stderr
+    assert f"{first.id} runs again" in done.stderr
+    assert (tmp_path / "units/trademl.service").read_text() == first.unit
+
+
+def test_a_smaller_model_may_answer_under_load(two, machine):
+    answer(machine, "btc", 0.25, reason="load")
+
+    assert install(two, machine).returncode == 0
+
+
+def test_a_release_is_named_after_everything_that_is_served(tmp_path):
+    store = tmp_path / "store"
+    strategies = [
+        served_strategy(store, "btc", 0.5, 0.25),
+        served_strategy(store, "alice", 0.5, 0.25),
+        served_strategy(store, "btc", 0.25),
+        served_strategy(store, "btc", 0.5, 0.25, policy=LadderPolicy(deadline_ms=5.0)),
+        served_strategy(store, "btc", 0.5, 0.25, freshness=Freshness(max_spread=5.0)),
+        served_strategy(store, "btc", 0.5, 0.25, quota=Quota(share=0.5)),
+        served_strategy(store, "btc", 0.5, 0.25, mode="shadow"),
+    ]
+    ids = {release(tmp_path, one).id for one in strategies}
+    ids |= {release(tmp_path, *strategies[:2]).id, release(tmp_path, *strategies[1::-1]).id}
+    ids |= {release(tmp_path, strategies[0], port=81).id}
+
+    assert len(ids) == len(strategies) + 3
+    assert release(tmp_path, strategies[0]).id in ids
+
+
+def test_a_model_on_a_card_is_given_the_machines_cards(tmp_path):
+    one = served_strategy(tmp_path / "store")
+    found = release(tmp_path, replace(one, ladder=(replace(one.ladder[0], device="cuda"),)))
+
+    assert "--gpus all " in found.unit
+    assert yaml.safe_load(found.compose)["services"]["trademl"]["gpus"] == "all"
 
 
 @pytest.mark.parametrize("call", ["systemctl restart*", "systemctl daemon-reload*", "curl*ping*"])
@@ -153,9 +255,9 @@ def test_the_same_release_again_goes_back_to_the_one_before_it(tmp_path, machine
 
 
 def test_an_archive_of_another_digest_is_not_installed(tmp_path, machine):
-    other = model_artifact(tmp_path / "store", "model-000000000009", bias=0.9)
+    other = release(tmp_path, served_strategy(tmp_path / "store", "es", 0.9))
 
-    done = install(release(tmp_path), machine, ARCHIVE=str(other.file("model.tar.gz")))
+    done = install(release(tmp_path), machine, ARCHIVE=str(other.archive))
 
     assert done.returncode != 0
     assert "systemctl" not in (tmp_path / "log").read_text()
@@ -186,7 +288,7 @@ def test_the_compose_file_has_known_keys_only(tmp_path):
     document = yaml.safe_load(release(tmp_path).compose)
     known = {
         "image", "command", "user", "read_only", "tmpfs", "cap_drop", "security_opt", "ports",
-        "volumes", "environment", "restart", "stop_grace_period",
+        "volumes", "restart", "stop_grace_period",
     }  # fmt: skip
 
     assert set(document) == {"services"}
@@ -284,7 +386,7 @@ def test_a_tagged_machine_is_told_over_ssm_and_says_its_score(ec2, tmp_path, mac
         done = deploy_release(release(tmp_path), sleep=lambda _: None)
 
     assert list(done.instances) == [instance]
-    assert done.instances[instance].endswith(f"score {SCORE}")
+    assert done.instances[instance].endswith(f"scores {SCORE} by {MODEL}")
 
 
 def test_a_launched_machine_that_fails_is_terminated(ec2, tmp_path, machine, monkeypatch):
