@@ -5,7 +5,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY src ./src
 RUN python -m venv /venv \
- && /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve]"
+ && /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve,aws]"
 
 FROM python:3.11.7-slim-bookworm
 LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \

@@ -74,6 +74,12 @@ def test_images_that_need_no_root_have_none(name):
     assert users == ["10001"]
 
 
+def test_the_serving_image_can_write_captured_requests_to_s3():
+    installed = [rest for name, rest in instructions(DOCKER / "serve.Dockerfile") if name == "RUN"]
+
+    assert '".[serve,aws]"' in installed[0]
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_entry_points_take_signals_themselves(path):
     for name, rest in instructions(path):

@@ -96,7 +96,7 @@ class Release:
             "MaxCount": 1,
             "UserData": self.user_data,
             "IamInstanceProfile": {"Name": ec2.instance_profile},
-            "MetadataOptions": {"HttpTokens": "required"},
+            "MetadataOptions": self._metadata_options,
             "BlockDeviceMappings": [
                 {
                     "DeviceName": "/dev/xvda",
@@ -115,6 +115,12 @@ class Release:
         if ec2.security_groups:
             found["SecurityGroupIds"] = list(ec2.security_groups)
         return found
+
+    @property
+    def _metadata_options(self) -> dict[str, Any]:
+        """A container that writes to S3 asks for its rights one hop further than its machine."""
+        further = {"HttpPutResponseHopLimit": 2} if self.ec2.serve.capture else {}
+        return {"HttpTokens": "required", **further}
 
     @property
     def files(self) -> dict[str, str]:
@@ -163,7 +169,8 @@ def plan_release(
     archive = serving.file(MODEL_FILE)
     sha256 = digest_file(archive)
     uri = aws.uri("serving", serving.id, sha256[:12], MODEL_FILE)
-    command = ["serve", *(["--token-file", TOKENS] if ec2.token_parameter else [])]
+    command = ["serve", *ec2.serve.words()]
+    command += ["--token-file", TOKENS] if ec2.token_parameter else []
     given = {
         "serving": sha256, "image": hosting.image, "bind": ec2.bind, "port": ec2.port,
         "tokens": ec2.token_parameter, "command": command, "files": _templates(),

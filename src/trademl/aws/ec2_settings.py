@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from trademl.errors import ConfigError
+from trademl.serve.command import ServeOptions
 
 # Amazon Linux 2023, always the newest: EC2 looks the parameter up when it launches.
 NEWEST_LINUX = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 
 _PARAMETER = re.compile(r"[A-Za-z0-9_.\-/:]{1,1011}")
+# Characters that systemd, Compose and a shell read as themselves.
+_PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[A-Za-z0-9._=/\-]*)?")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class Ec2Config:
         Price of the machine, to be shown; the bundled table holds machines of SageMaker only.
     timeout_s : int
         Of one command over SSM.
+    serve : ServeOptions
+        What the server in the container is told; it captures to S3 alone, for its container has no
+        folder of its own.
     """
 
     name: str = "serving"
@@ -53,6 +59,7 @@ class Ec2Config:
     timeout_s: int = 900
     token_parameter: str = ""
     open: bool = False
+    serve: ServeOptions = field(default_factory=ServeOptions)
 
     def __post_init__(self) -> None:
         try:
@@ -78,6 +85,11 @@ class Ec2Config:
         ):
             if not low <= getattr(self, what) <= high:
                 raise ConfigError(f"{what} is {getattr(self, what)}, expected from {low} to {high}")
+        if self.serve.capture is not None and not _PLACE.fullmatch(self.serve.capture):
+            raise ConfigError(
+                f"capture is {self.serve.capture!r}: a container on EC2 keeps no folder, expected "
+                "s3://bucket/prefix of letters, digits and . _ = / -"
+            )
 
     @property
     def own_url(self) -> str:

@@ -12,13 +12,15 @@ from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.sagemaker import print_requests
 from trademl.cli.session import open_session
-from trademl.errors import require_extra
+from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
     from trademl.aws.ec2_release import Release
     from trademl.ledger.tables import Deployment
     from trademl.pipeline.strategy import Strategy
     from trademl.serve.background import Service
+    from trademl.serve.command import ServeOptions
+    from trademl.serve.strategies import ServedStrategy
     from trademl.train.model import Model
 
 app = typer.Typer(
@@ -44,13 +46,22 @@ def local(
         bool, typer.Option("--stop", help="Let that server finish, and end it.")
     ] = False,
     port: Annotated[int, typer.Option(help="Of --start; 0 takes a free one.")] = 8080,
+    workers: options.Workers = None,
+    capture: options.Capture = None,
+    capture_percent: options.CapturePercent = None,
+    log_requests: options.LogRequests = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Deploy a model on this machine: live if it is the champion, else in shadow mode."""
+    from trademl.serve.command import ServeOptions
+
     if start + status + stop > 1:
         raise typer.BadParameter("--start, --status and --stop exclude each other")
+    told = ServeOptions(workers, capture, capture_percent, log_requests)
+    if not start and told.given():
+        raise ConfigError(f"{told.words()[0]} is for the server that --start starts")
     if status or stop:
         _ask_service(workspace, stop=stop, as_json=json)
         return
@@ -62,6 +73,7 @@ def local(
         store, strategy = session.workspace.store, session.strategy
         if start:
             refuse_second(session.workspace.root)
+            _check_capture(capture)
         live = champion(session.workspace.ledger, strategy.name)
         chosen = store.newest("model", model or live)
         deployment = deploy(chosen, strategy.serving.endpoint, store, session.workspace.ledger)
@@ -76,18 +88,47 @@ def local(
         "next: trademl serve",
     ]
     if start:
-        service = _start(deployment, config, workspace, port)
-        result["service"] = _service_facts(service)
+        command = _command(deployment.endpoint, config, port, told)
+        service = _start(deployment, config, workspace, command, workers=workers)
+        result["service"] = {**_service_facts(service), "command": command[3:]}
         lines[1:] = [f"serving at {service.url}, process {service.process.pid}, log {service.log}"]
     emit(result, as_json=json, lines=lines)
 
 
+def _check_capture(destination: str | None) -> None:
+    """Refuse a destination that cannot be written to, before anything is changed."""
+    if destination is None:
+        return
+    require_extra("serve")
+    from trademl.serve.capture_sinks import open_sink
+
+    if "://" in destination:
+        import trademl.aws.capture  # noqa: F401  (it teaches destinations of s3)
+    open_sink(destination)
+
+
+def _command(endpoint: str, config: Path | None, port: int, told: ServeOptions) -> list[str]:
+    """Return the command line of a server in the background, but for its workspace."""
+    from trademl.config import find_strategy_file
+
+    command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
+    command += ["--log-format", "text"]  # whose first line says where it listens
+    command += ["--endpoint", endpoint, *told.words()]
+    return [*command, "--config", str(find_strategy_file(config).resolve())]
+
+
 def _start(
-    deployment: Deployment, config: Path | None, workspace: Path | None, port: int
+    deployment: Deployment,
+    config: Path | None,
+    workspace: Path | None,
+    command: list[str],
+    *,
+    workers: int | None,
 ) -> Service:
     """Serve in the background what stands at the deployment's endpoint."""
     require_extra("serve")
-    from trademl.serve.background import start_service
+    from trademl.pipeline.ladders import strategy_ladders
+    from trademl.serve.background import START_S, WORKER_S, start_service
     from trademl.serve.deployments import current_deployment
     from trademl.train.model import load_model
 
@@ -95,20 +136,20 @@ def _start(
         opened = session.workspace
         standing = current_deployment(deployment.endpoint, opened.ledger)
         model = load_model(opened.store.get(standing.model_id).file("model.tar.gz"))
-        command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
-        command += ["--log-format", "text"]  # whose first line says where it listens
-        command += ["--endpoint", standing.endpoint, "--workspace", str(opened.root)]
-        if config is not None:
-            command += ["--config", str(config.resolve())]
+        (served,) = strategy_ladders(session.strategy, opened, endpoints=[standing.endpoint])
         return start_service(
-            command, opened.root, standing.endpoint, lambda url: _check(url, model)
+            [*command, "--workspace", str(opened.root)],
+            opened.root,
+            standing.endpoint,
+            lambda url: _check(url, model, served),
+            within_s=START_S + WORKER_S * ((workers or 1) - 1),
         )
 
 
-def _check(url: str, model: Model) -> None:
+def _check(url: str, model: Model, served: ServedStrategy) -> None:
     from trademl.serve.smoke import smoke_test
 
-    smoke_test(url, model)
+    smoke_test(url, model, ladder=served.ladder)
 
 
 def _ask_service(workspace: Path | None, *, stop: bool, as_json: bool) -> None:
@@ -253,6 +294,11 @@ def ec2(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print files and requests as JSON, send nothing.")
     ] = False,
+    workers: options.Workers = None,
+    capture: options.Capture = None,
+    capture_percent: options.CapturePercent = None,
+    log_requests: options.LogRequests = None,
+    emf: options.Emf = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -262,7 +308,7 @@ def ec2(
     They replace together whatever the machines served. [aws], [hosting] and [ec2] are those of
     --config, else of the first strategy file.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from trademl.aws.hosted import deploy_to_ec2, leaving_ec2, plan_on_ec2
     from trademl.cli.predict import chosen_model
@@ -280,8 +326,16 @@ def ec2(
         else:
             model = chosen_model(session, what[0] if what else None)
             shipped = shipped_strategies([strategy], session.workspace, model=model)
+        told = strategy.ec2.serve.changed(
+            workers=workers,
+            capture=capture,
+            capture_percent=capture_percent,
+            log_requests=log_requests,
+            emf=emf,
+        )
+        machines = replace(strategy.ec2, serve=told)
         release = plan_on_ec2(
-            shipped, strategy.aws, strategy.hosting, strategy.ec2, store, launch=launch
+            shipped, strategy.aws, strategy.hosting, machines, store, launch=launch
         )
         left = leaving_ec2(release, ledger)
         if dry_run:

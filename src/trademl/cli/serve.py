@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trademl.serve.strategies import ServedStrategy
 
 LogFormat = Literal["text", "json"]
+LOGGED_PER_S, KEPT_PERCENT = 1.0, 10.0
 
 app = typer.Typer(
     help="Answer requests for models, or trade live.",
@@ -83,46 +84,15 @@ def serve(
     memory_mib: Annotated[
         int, typer.Option(help="Most memory of each worker for models that are read from files.")
     ] = 1024,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that answer at the address; a dead one is replaced. 1; of --ml-root "
-            "$SAGEMAKER_MODEL_SERVER_WORKERS.",
-        ),
-    ] = None,
+    workers: options.Workers = None,
     log_format: Annotated[
         LogFormat | None,
         typer.Option(help="Of what is logged on stderr; text, and json with --ml-root."),
     ] = None,
-    log_requests: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="RATE",
-            help="Successes a second that are logged. Errors always are, and requests that send "
-            "an X-Request-Id.",
-        ),
-    ] = 1.0,
-    emf: Annotated[
-        bool | None,
-        typer.Option(
-            "--emf/--no-emf",
-            help="Log figures once a minute in CloudWatch's embedded metric format; on with "
-            "--ml-root.",
-        ),
-    ] = None,
-    capture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEST",
-            help="Keep a sample of requests and answers, as SageMaker's data capture does, below a "
-            "folder or s3://bucket/prefix.",
-        ),
-    ] = None,
-    capture_percent: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="How large that sample is.")
-    ] = 10.0,
+    log_requests: options.LogRequests = None,
+    emf: options.Emf = None,
+    capture: options.Capture = None,
+    capture_percent: options.CapturePercent = None,
     worker: Annotated[
         str | None, typer.Option(hidden=True, help="Of a process that --workers started.")
     ] = None,
@@ -139,10 +109,12 @@ def serve(
     require_extra("serve")
     from trademl.config import bind_port, container_workers
     from trademl.serve.capture import CaptureConfig
+    from trademl.serve.command import ServeOptions
     from trademl.serve.logs import logging_to
     from trademl.serve.settings import EMF_S, EVERYWHERE, LOOPBACK, ServerConfig
     from trademl.serve.supervisor import read_place
 
+    ServeOptions(workers, capture, capture_percent, log_requests, emf)  # refuses what contradicts
     is_container = ml_root is not None and host is None
 
     if capture is not None and capture.startswith("s3://"):
@@ -157,9 +129,11 @@ def serve(
         tls_key=tls_key,
         model_folder=models,
         worker=None if worker is None else read_place(worker),
-        log_per_s=log_requests,
+        log_per_s=LOGGED_PER_S if log_requests is None else log_requests,
         emf_s=EMF_S if emf else None,
-        capture=None if capture is None else CaptureConfig(capture, capture_percent),
+        capture=None
+        if capture is None
+        else CaptureConfig(capture, capture_percent or KEPT_PERCENT),
     )
     if workers is None:
         workers = 1 if ml_root is None else container_workers()
@@ -195,24 +169,15 @@ def _serve_deployed(
     settings: ServerConfig,
     form: LogFormat,
 ) -> None:
-    from trademl.serve.deployments import deployed_file, deployed_strategies
+    from trademl.pipeline.ladders import strategy_ladders
+    from trademl.serve.deployments import deployed_file
     from trademl.serve.event_writer import EventWriter
     from trademl.serve.ledger_events import ledger_events
 
     with open_session(config, workspace, needs_file=not endpoint) as session:
-        strategy, store = session.strategy, session.workspace.store
-        ledger = session.workspace.ledger
-        models_named = [*(smaller or ()), *(rung.model for rung in strategy.serving.rungs)]
-        if any(name.startswith("s3://") for name in models_named):
-            import trademl.aws.model_files  # noqa: F401  teaches the address
-        strategies = deployed_strategies(
-            endpoint or [strategy.serving.endpoint],
-            store,
-            ledger,
-            policy=strategy.ladder,
-            freshness=strategy.freshness,
-            smaller=smaller or (),
-            serving=strategy.serving,
+        store, ledger = session.workspace.store, session.workspace.ledger
+        strategies = strategy_ladders(
+            session.strategy, session.workspace, endpoints=endpoint or (), smaller=smaller or ()
         )
         with EventWriter(ledger_events(ledger)) as events:
             _serve(

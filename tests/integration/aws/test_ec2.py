@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
+import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import botocore.session
+import numpy as np
 import pytest
 import yaml
 from botocore.validate import ParamValidator
 
-from aws_cases import DocumentedServer
+from aws_cases import BUCKET, DocumentedServer
 from hosting_cases import AWS, HOSTING, score_of, served_strategy
 from trademl.aws.ec2 import deploy_release
 from trademl.aws.ec2_release import MAX_USER_DATA_BYTES, Release, plan_release
 from trademl.aws.ec2_settings import Ec2Config
 from trademl.errors import CloudError, ConfigError
+from trademl.serve.client import predict
+from trademl.serve.command import ServeOptions
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.serving_artifact import serving_artifact
@@ -29,6 +37,7 @@ from trademl.serve.shares import Quota
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import ArtifactStore
 
+ENTRYPOINT = Path(__file__).resolve().parents[3] / "docker" / "entrypoint.sh"
 SCORE = score_of(0.25)
 MODEL = f"model-{round(0.25e6):012x}"
 EC2 = Ec2Config(instance_profile="trademl-serving", subnet="subnet-1", security_groups=("sg-1",))
@@ -296,8 +305,74 @@ def test_the_compose_file_has_known_keys_only(tmp_path):
     assert document["services"]["trademl"]["ports"] == ["127.0.0.1:8080:8080"]
 
 
+TOLD = ServeOptions(
+    workers=2, capture=f"s3://{BUCKET}/kept", capture_percent=100.0, log_requests=0.5, emf=False
+)
+
+
+def words_of(found: Release) -> list[str]:
+    """Return what the unit gives the image."""
+    (line,) = [line for line in found.unit.splitlines() if line.startswith("ExecStart=")]
+    words = shlex.split(line)
+    return words[words.index(HOSTING.image) + 1 :]
+
+
+def test_the_unit_and_the_compose_file_tell_the_server_the_same(tmp_path):
+    plain, told = release(tmp_path), release(tmp_path, serve=TOLD)
+
+    assert words_of(plain) == ["serve"]
+    assert words_of(told) == ["serve", *TOLD.words()]
+    assert yaml.safe_load(told.compose)["services"]["trademl"]["command"] == words_of(told)
+    assert told.id != plain.id
+
+
+def test_a_container_that_captures_reaches_the_rights_of_its_machine(tmp_path):
+    options = release(tmp_path, serve=TOLD).launch_request["MetadataOptions"]
+
+    assert options == {"HttpTokens": "required", "HttpPutResponseHopLimit": 2}
+
+
+@pytest.mark.parametrize("place", ["kept", "/kept", "s3://", "s3://bucket/a b", "s3://bucket/%h"])
+def test_a_container_captures_to_s3_alone(place):
+    with pytest.raises(ConfigError, match="expected s3://bucket/prefix"):
+        replace(EC2, serve=ServeOptions(capture=place))
+
+
+@pytest.mark.usefixtures("aws")
+def test_what_the_unit_runs_answers_on_workers_and_keeps_its_answers_in_s3(tmp_path):
+    import boto3
+
+    found = release(tmp_path, serve=TOLD)
+    with tarfile.open(found.archive) as tar:
+        tar.extractall(tmp_path / "ml" / "model", filter="data")
+    program = tmp_path / "bin" / "trademl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m trademl "$@"\n')
+    program.chmod(0o755)
+    env = {
+        **os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "TRADEML_ML": str(tmp_path / "ml"), "SAGEMAKER_BIND_TO_PORT": "0",
+    }  # fmt: skip
+    with subprocess.Popen(
+        [ENTRYPOINT, *words_of(found)], env=env, stderr=subprocess.PIPE, text=True
+    ) as process:
+        said = ""
+        while "2 workers answer at " not in said:
+            said = json.loads(process.stderr.readline())["message"]
+        url = said.rpartition(" at ")[2].replace("0.0.0.0", "127.0.0.1")
+        score = predict(url, np.array([[0.1, 0.0, -0.2]], np.float32)).score_N[0]
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+
+    listed = boto3.client("s3").list_objects_v2(Bucket=BUCKET, Prefix="kept/es/AllTraffic/")
+    assert score == pytest.approx(SCORE, abs=1e-6)
+    assert process.returncode == 0, rest
+    assert listed["KeyCount"] == 1
+    assert "_aws" not in rest
+
+
 def test_requests_are_those_of_the_api(tmp_path):
-    found = release(tmp_path)
+    found = release(tmp_path, serve=TOLD)
     session = botocore.session.get_session()
     for service, operation, request in (
         ("ec2", "RunInstances", found.launch_request),

@@ -129,6 +129,26 @@ def test_an_endpoint_that_is_being_changed_is_not_stopped(run, model, store, led
     assert standing(ledger) == [model]
 
 
+@pytest.mark.usefixtures("aws")
+def test_a_dry_run_on_ec2_shows_what_the_server_is_told_by_the_file_and_by_flags(
+    run, model, strategy
+):
+    strategy.write_text(
+        strategy.read_text() + f'[ec2.serve]\nworkers = 2\ncapture = "s3://{BUCKET}/kept"\n'
+    )
+    words = ("--workers", "4", "--capture-percent", "5", "--no-emf")
+    done = run("deploy", "ec2", "--dry-run", *words)
+    refused = run("deploy", "ec2", "--dry-run", "--capture", "kept")
+
+    assert done.returncode == 0, done.stderr
+    told = f"serve --workers 4 --capture s3://{BUCKET}/kept --capture-percent 5.0 --no-emf"
+    files = json.loads(done.stdout)[-1]["files"]
+    assert f"{told}\n" in files["trademl.service"]
+    assert f"command: {json.dumps(told.split())}\n" in files["compose.yaml"]
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("trademl: capture is 'kept': a container")
+
+
 class Transforms:
     """An account's transform jobs: done at the second look, billed for two and a half minutes."""
 
