@@ -50,6 +50,7 @@ def local(
     capture: options.Capture = None,
     capture_percent: options.CapturePercent = None,
     log_requests: options.LogRequests = None,
+    memory_mib: options.MemoryMib = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -59,7 +60,7 @@ def local(
 
     if start + status + stop > 1:
         raise typer.BadParameter("--start, --status and --stop exclude each other")
-    told = ServeOptions(workers, capture, capture_percent, log_requests)
+    told = ServeOptions(workers, capture, capture_percent, log_requests, memory_mib=memory_mib)
     if not start and told.given():
         raise ConfigError(f"{told.words()[0]} is for the server that --start starts")
     if status or stop:
@@ -298,6 +299,7 @@ def ec2(
     capture: options.Capture = None,
     capture_percent: options.CapturePercent = None,
     log_requests: options.LogRequests = None,
+    memory_mib: options.MemoryMib = None,
     emf: options.Emf = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
@@ -331,6 +333,7 @@ def ec2(
             capture=capture,
             capture_percent=capture_percent,
             log_requests=log_requests,
+            memory_mib=memory_mib,
             emf=emf,
         )
         machines = replace(strategy.ec2, serve=told)

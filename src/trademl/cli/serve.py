@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from trademl.serve.strategies import ServedStrategy
 
 LogFormat = Literal["text", "json"]
-LOGGED_PER_S, KEPT_PERCENT = 1.0, 10.0
+LOGGED_PER_S, KEPT_PERCENT, MEMORY_MIB = 1.0, 10.0, 1024
 
 app = typer.Typer(
     help="Answer requests for models, or trade live.",
@@ -81,9 +81,7 @@ def serve(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    memory_mib: Annotated[
-        int, typer.Option(help="Most memory of each worker for models that are read from files.")
-    ] = 1024,
+    memory_mib: options.MemoryMib = None,
     workers: options.Workers = None,
     log_format: Annotated[
         LogFormat | None,
@@ -122,7 +120,7 @@ def serve(
     settings = ServerConfig(
         host=host or (EVERYWHERE if is_container else LOOPBACK),
         port=bind_port() if port is None else port,
-        memory_bytes=memory_mib * 2**20,
+        memory_bytes=(memory_mib or MEMORY_MIB) * 2**20,
         token_file=token_file,
         is_open=open_to_all or (is_container and token_file is None),
         tls_cert=tls_cert,

@@ -22,7 +22,8 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 
-from aws_cases import BUCKET, DocumentedServer
+from aws_cases import BUCKET
+from ec2_cases import Ssm, stub_machine
 from hosting_cases import AWS, HOSTING, score_of, served_strategy
 from trademl.aws.ec2 import deploy_release
 from trademl.aws.ec2_release import MAX_USER_DATA_BYTES, Release, plan_release
@@ -41,45 +42,12 @@ ENTRYPOINT = Path(__file__).resolve().parents[3] / "docker" / "entrypoint.sh"
 SCORE = score_of(0.25)
 MODEL = f"model-{round(0.25e6):012x}"
 EC2 = Ec2Config(instance_profile="trademl-serving", subnet="subnet-1", security_groups=("sg-1",))
-# What the script calls, answering as on a machine; each call is a line of $LOG. The call that
-# matches $FAIL fails, the first time only where $FAIL_ONCE is a file that is not there yet.
-# $ANSWERS/<strategy> holds another score and model than $SCORE and $MODEL, and a reason.
-STUB = """#!/bin/bash
-call="$(basename "$0") $*"
-echo "$call" >> "$LOG"
-if [[ -n "${FAIL:-}" && "$call" == $FAIL && ! -e "${FAIL_ONCE:-/none}" ]]; then
-  [ -z "${FAIL_ONCE:-}" ] || touch "$FAIL_ONCE"
-  exit 1
-fi
-case "$call" in
-  aws\\ s3*) cp "$ARCHIVE" "${@: -1}" ;;
-  aws\\ ssm*) printf '%s\n' "$TOKENS" ;;
-  curl*invocations*)
-    for word in "$@"; do case "$word" in @/dev/*) sent="$(cat "${word#@}")" ;; esac; done
-    echo "$sent" >> "$LOG"
-    strategy="$(sed -n 's/^X-Trademl-Strategy: //p' <<< "$sent")"
-    read -r score model reason < <(cat "$ANSWERS/$strategy" 2>/dev/null || echo "$SCORE $MODEL")
-    printf 'HTTP/1.1 200 OK\r\nX-Trademl-Model: %s\r\nX-Trademl-Reason: %s\r\n\r\n' \
-      "$model" "${reason:-normal}"
-    printf '{"predictions":[{"score":%s,"predicted_label":0.0}]}' "$score" ;;
-  curl*ping*) exit "${PING:-0}" ;;
-esac
-"""
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a machine whose programs are stubs."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("aws", "docker", "systemctl", "curl", "chown"):
-        (folder / name).write_text(STUB)
-        (folder / name).chmod(0o755)
-    (tmp_path / "units").mkdir()
-    (tmp_path / "answers").mkdir()
-    log = tmp_path / "log"
-    return {"PATH": f"{folder}:{os.environ['PATH']}", "LOG": str(log), "SCORE": str(SCORE),
-            "MODEL": MODEL, "ANSWERS": str(tmp_path / "answers"),
+    return {**stub_machine(tmp_path), "SCORE": str(SCORE), "MODEL": MODEL,
             "ARCHIVE": str(release(tmp_path).archive)}  # fmt: skip
 
 
@@ -383,6 +351,53 @@ def test_requests_are_those_of_the_api(tmp_path):
         assert set(request) <= set(shape.members)
 
 
+@pytest.mark.parametrize(
+    ("bind", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("10.0.0.7", "http://10.0.0.7:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://[::1]:8080"),
+        ("fd00::7", "http://[fd00::7]:8080"),
+    ],
+)
+def test_a_machine_asks_where_its_server_listens(tmp_path, bind, url):
+    found = release(tmp_path, bind=bind, open=True)
+
+    assert f"{url}/invocations" in found.install
+    assert f"echo {url} >" in found.install
+
+
+def test_an_address_that_others_reach_needs_a_token_or_an_explicit_word():
+    with pytest.raises(ConfigError, match="which others can reach: set token_parameter"):
+        replace(EC2, bind="10.0.0.7")
+    assert replace(EC2, bind="10.0.0.7", open=True).bind == "10.0.0.7"
+    assert replace(EC2, bind="10.0.0.7", token_parameter="/trademl/tokens").bind == "10.0.0.7"
+
+
+@pytest.mark.parametrize("name", ["tokens; rm -rf /", "$(id)", "a b"])
+def test_a_parameter_that_a_shell_would_read_is_refused(name):
+    with pytest.raises(ConfigError, match="expected the name of a parameter"):
+        replace(EC2, token_parameter=name)
+
+
+def test_tokens_come_from_ssm_and_are_in_no_file_of_a_release(tmp_path, machine):
+    found = release(tmp_path, token_parameter="/trademl/tokens")
+
+    done = install(found, machine, TOKENS="# who may ask\npredict predict-token-0001")
+
+    log = (tmp_path / "log").read_text()
+    assert done.returncode == 0, done.stderr
+    assert "aws ssm get-parameter --with-decryption" in log
+    assert "chown 10001:10001" in log
+    assert "Authorization: Bearer predict-token-0001" in log  # from a file, not an argument
+    assert not any("predict-token" in line for line in log.splitlines() if line[:4] == "curl")
+    assert (tmp_path / "opt/current/tokens").stat().st_mode & 0o777 == 0o600
+    service = yaml.safe_load(found.compose)["services"]["trademl"]
+    assert service["command"] == ["serve", "--token-file", "/run/trademl/tokens"]
+    assert service["volumes"][1].endswith("/tokens:/run/trademl/tokens:ro")
+
+
 def test_a_machine_without_the_tag_is_not_told_anything(aws, tmp_path):
     with pytest.raises(CloudError, match="no machine with the tag trademl=serving"):
         deploy_release(release(tmp_path))
@@ -398,44 +413,6 @@ def test_the_script_that_is_sent_writes_the_files_that_are_shown(tmp_path):
 
     assert base64.b64encode(found.unit.encode()).decode() in found.install
     assert base64.b64encode(found.compose.encode()).decode() in found.install
-
-
-COMMAND = "11111111-2222-3333-4444-555555555555"
-
-
-class Ssm:
-    """SSM of an account whose machines run what they are sent, here."""
-
-    def __init__(self, machine: dict[str, str]) -> None:
-        self.machine = machine
-        self.done: dict[str, subprocess.CompletedProcess[str]] = {}
-        self.server = DocumentedServer(
-            {
-                "DescribeInstanceInformation": self.online,
-                "SendCommand": self.send,
-                "GetCommandInvocation": self.result,
-            }
-        )
-
-    def online(self, request: dict[str, Any]) -> dict[str, Any]:
-        names = request["Filters"][0]["Values"]
-        return {
-            "InstanceInformationList": [{"InstanceId": n, "PingStatus": "Online"} for n in names]
-        }
-
-    def send(self, request: dict[str, Any]) -> dict[str, Any]:
-        script = "\n".join(request["Parameters"]["commands"])
-        self.done[COMMAND] = subprocess.run(
-            ["bash", "-c", script], env=self.machine, capture_output=True, text=True, check=False,
-            timeout=30,
-        )  # fmt: skip
-        return {"Command": {"CommandId": COMMAND}}
-
-    def result(self, request: dict[str, Any]) -> dict[str, Any]:
-        done = self.done[request["CommandId"]]
-        status = "Failed" if done.returncode else "Success"
-        return {"Status": status, "StandardOutputContent": done.stdout,
-                "StandardErrorContent": done.stderr}  # fmt: skip
 
 
 @pytest.fixture
