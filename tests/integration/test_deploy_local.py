@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from running import one_line
+from serving_cases import wait_until
 from trademl.ledger import Ledger, tables
 from trademl.serve.client import predict
 
@@ -60,10 +61,10 @@ def test_the_server_climbs_the_ladder_of_the_strategy_file(trademl, project, wor
     )
 
     service = started(trademl, workspace, deployed, "--config", config)["service"]
-    answer = predict(service["url"], np.zeros((1, 65), np.float32))
 
     assert bigger["id"] != deployed
-    assert answer.model_id == bigger["id"]
+    row_1D = np.zeros((1, 65), np.float32)
+    wait_until(lambda: predict(service["url"], row_1D).model_id == bigger["id"], "the bigger model")
 
 
 def deployments(workspace: Path) -> list[tables.Deployment]:
