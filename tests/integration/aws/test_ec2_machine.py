@@ -33,7 +33,13 @@ TOKEN = "predict-token-0001"
 ROW = b'{"instances":[{"features":[0.1,0.0,-0.2]}]}'
 # systemd, as far as the script knows it: one unit, which it runs in a session of its own.
 SYSTEMCTL = """#!/bin/bash
-stop() { [ ! -e "$MACHINE/pid" ] || kill -- "-$(cat "$MACHINE/pid")"; rm -f "$MACHINE/pid"; }
+stop() {
+  [ -e "$MACHINE/pid" ] || return 0
+  pid="$(cat "$MACHINE/pid")"
+  kill -- "-$pid"
+  while [ -e "/proc/$pid" ] && ! grep -q ') Z' "/proc/$pid/stat"; do sleep 0.02; done
+  rm -f "$MACHINE/pid"
+}
 case "$1" in
   restart)
     stop
