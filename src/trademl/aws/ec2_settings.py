@@ -12,6 +12,7 @@ from trademl.serve.command import ServeOptions
 # Amazon Linux 2023, always the newest: EC2 looks the parameter up when it launches.
 NEWEST_LINUX = "resolve:ssm:/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 
+_PARAMETER = re.compile(r"[A-Za-z0-9_.\-/:]{1,1011}")
 # Characters that systemd, Compose and a shell read as themselves.
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9](/[A-Za-z0-9._=/\-]*)?")
 
@@ -27,6 +28,11 @@ class Ec2Config:
     instance_id : str
     bind, port
         Where the machine answers; only itself by default.
+    token_parameter : str
+        Name of a SecureString of SSM's parameter store that holds the lines of a token file. The
+        machine reads it itself.
+    open : bool
+        Anyone who reaches the address may ask, without a token.
     ami, instance_type, instance_profile, subnet, security_groups, volume_gb
         Of a machine that is launched. The profile needs AmazonSSMManagedInstanceCore, reading of
         the bucket and of ECR.
@@ -51,13 +57,25 @@ class Ec2Config:
     volume_gb: int = 20
     usd_per_hour: float | None = None
     timeout_s: int = 900
+    token_parameter: str = ""
+    open: bool = False
     serve: ServeOptions = field(default_factory=ServeOptions)
 
     def __post_init__(self) -> None:
         try:
-            ipaddress.ip_address(self.bind)
+            address = ipaddress.ip_address(self.bind)
         except ValueError as error:
             raise ConfigError(f"bind is {self.bind!r}, expected an address") from error
+        if self.token_parameter and not _PARAMETER.fullmatch(self.token_parameter):
+            raise ConfigError(
+                f"token_parameter is {self.token_parameter!r}, expected the name of a parameter of "
+                "SSM, such as /trademl/tokens"
+            )
+        if not (address.is_loopback or self.token_parameter or self.open):
+            raise ConfigError(
+                f"bind is {self.bind}, which others can reach: set token_parameter to a "
+                "SecureString of SSM with lines such as 'predict TOKEN', or open = true"
+            )
         if not re.fullmatch(r"[A-Za-z0-9_.\-]{1,128}", self.name):
             raise ConfigError(f"name is {self.name!r}, expected letters, digits, - _ and .")
         for what, low, high in (
@@ -72,6 +90,15 @@ class Ec2Config:
                 f"capture is {self.serve.capture!r}: a container on EC2 keeps no folder, expected "
                 "s3://bucket/prefix of letters, digits and . _ = / -"
             )
+
+    @property
+    def own_url(self) -> str:
+        """Where the machine itself reaches its server."""
+        address = ipaddress.ip_address(self.bind)
+        host = self.bind
+        if address.is_unspecified:
+            host = "127.0.0.1" if address.version == 4 else "::1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 def check_launch(config: Ec2Config) -> None:

@@ -15,7 +15,9 @@ from trademl.cli.session import Session, open_session
 from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
+    from trademl.aws.ec2_release import Release
     from trademl.ledger.tables import Deployment
+    from trademl.pipeline.strategy import Strategy
     from trademl.serve.background import Service
     from trademl.serve.command import ServeOptions
     from trademl.serve.strategies import ServedStrategy
@@ -48,6 +50,7 @@ def local(
     capture: options.Capture = None,
     capture_percent: options.CapturePercent = None,
     log_requests: options.LogRequests = None,
+    memory_mib: options.MemoryMib = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
@@ -57,7 +60,7 @@ def local(
 
     if start + status + stop > 1:
         raise typer.BadParameter("--start, --status and --stop exclude each other")
-    told = ServeOptions(workers, capture, capture_percent, log_requests)
+    told = ServeOptions(workers, capture, capture_percent, log_requests, memory_mib=memory_mib)
     if not start and told.given():
         raise ConfigError(f"{told.words()[0]} is for the server that --start starts")
     if status or stop:
@@ -281,8 +284,14 @@ def _ask_endpoint(
 
 @app.command("ec2")
 def ec2(
-    model: Annotated[
-        str | None, typer.Argument(help="Id; the strategy's champion, else the newest.")
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STRATEGY.toml...|MODEL]",
+            help="Strategy files that share the machines, each with what stands at its endpoint "
+            "and its ladder; or the id of a model for the strategy of --config, whose champion, "
+            "else the newest model, is taken where nothing is given.",
+        ),
     ] = None,
     launch: Annotated[
         bool, typer.Option("--launch", help="On a new machine, as [ec2] says.")
@@ -294,49 +303,78 @@ def ec2(
     capture: options.Capture = None,
     capture_percent: options.CapturePercent = None,
     log_requests: options.LogRequests = None,
+    memory_mib: options.MemoryMib = None,
     emf: options.Emf = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Serve a model in a container on machines of EC2, told over SSM."""
+    """Serve strategies in a container on machines of EC2, told over SSM.
+
+    They replace together whatever the machines served. [aws], [hosting] and [ec2] are those of
+    --config, else of the first strategy file.
+    """
     from dataclasses import asdict, replace
 
-    from trademl.aws.hosted import deploy_to_ec2, plan_on_ec2
+    from trademl.aws.hosted import deploy_to_ec2, leaving_ec2, plan_on_ec2
     from trademl.cli.predict import chosen_model
+    from trademl.pipeline.shipping import shipped_strategies
 
-    with open_session(config, workspace) as session:
+    files = _strategy_files(what or [])
+    with open_session(config or (files[0] if files else None), workspace) as session:
         store, ledger, strategy = (
             session.workspace.store,
             session.workspace.ledger,
             session.strategy,
         )
+        if files:
+            shipped = shipped_strategies(_read_files(files, workspace), session.workspace)
+        else:
+            model = chosen_model(session, what[0] if what else None)
+            shipped = shipped_strategies([strategy], session.workspace, model=model)
         told = strategy.ec2.serve.changed(
             workers=workers,
             capture=capture,
             capture_percent=capture_percent,
             log_requests=log_requests,
+            memory_mib=memory_mib,
             emf=emf,
         )
         machines = replace(strategy.ec2, serve=told)
-        chosen = chosen_model(session, model)
         release = plan_on_ec2(
-            chosen,
-            strategy.aws,
-            strategy.hosting,
-            machines,
-            store,
-            ledger,
-            strategy=strategy.name,
+            shipped, strategy.aws, strategy.hosting, machines, store, launch=launch
         )
+        left = leaving_ec2(release, ledger)
         if dry_run:
             requests = [{"RunInstances": release.launch_request}] if launch else []
             requests += [{"SendCommand": release.command_request}, {"files": release.files}]
+            typer.echo("\n".join(_release_lines(release, left)), err=True)
             print_requests(requests, _ec2_cost(strategy.ec2.usd_per_hour, launch=launch))
             return
         deployed = deploy_to_ec2(release, store, ledger, launch=launch, progress=session.progress)
-    lines = [f"{deployed.release} on {name}: {said}" for name, said in deployed.instances.items()]
-    emit({**asdict(deployed), "model": chosen.id}, as_json=json, lines=lines)
+    lines = [f"{name}: {said}" for name, said in deployed.instances.items()]
+    emit(asdict(deployed), as_json=json, lines=[*_release_lines(release, left), *lines])
+
+
+def _strategy_files(words: list[str]) -> list[Path]:
+    """Return the strategy files among the words; none where they name a model."""
+    files = [Path(word) for word in words if word.endswith(".toml")]
+    if len(words) > 1 and len(files) < len(words):
+        raise typer.BadParameter("give strategy files (.toml), or the id of one model")
+    return files
+
+
+def _read_files(files: list[Path], workspace: Path | None) -> list[Strategy]:
+    from trademl.config import find_strategy_file, load_settings
+
+    return [load_settings(find_strategy_file(file), workspace=workspace).strategy for file in files]
+
+
+def _release_lines(release: Release, left: list[str]) -> list[str]:
+    """Return what a release serves, in words."""
+    lines = [f"{release.id}: {len(release.strategies)} strategies at {release.place}"]
+    lines += [f"  {strategy.name}: {strategy}" for strategy in release.strategies]
+    return lines + ([f"  leaving: {', '.join(left)}"] if left else [])
 
 
 def _ec2_cost(usd_per_hour: float | None, *, launch: bool) -> str:

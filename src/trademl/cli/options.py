@@ -93,6 +93,14 @@ LogRequests = Annotated[
         "an X-Request-Id.",
     ),
 ]
+MemoryMib = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-mib",
+        min=1,
+        help="Most memory of each worker for models that are read from files; 1024.",
+    ),
+]
 Emf = Annotated[
     bool | None,
     typer.Option(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trademl.serve.settings import ServerConfig
     from trademl.serve.strategies import ServedStrategy
 
-LOGGED_PER_S, KEPT_PERCENT = 1.0, 10.0
+LOGGED_PER_S, KEPT_PERCENT, MEMORY_MIB = 1.0, 10.0, 1024
 
 app = typer.Typer(
     help="Answer requests for models, or trade live.",
@@ -80,9 +80,7 @@ def serve(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    memory_mib: Annotated[
-        int, typer.Option(help="Most memory of each worker for models that are read from files.")
-    ] = 1024,
+    memory_mib: options.MemoryMib = None,
     max_body_mib: Annotated[
         int | None,
         typer.Option(
@@ -122,9 +120,9 @@ def serve(
     from trademl.serve.settings import EMF_S, EVERYWHERE, LOOPBACK, ServerConfig
     from trademl.serve.supervisor import read_place
 
+    ServeOptions(workers, capture, capture_percent, log_requests, emf)  # refuses what contradicts
     is_container = ml_root is not None and host is None
 
-    ServeOptions(workers, capture, capture_percent, log_requests, emf)  # refuses what contradicts
     if capture is not None and capture.startswith("s3://"):
         import trademl.aws.capture  # noqa: F401  (it teaches destinations of s3)
     if models is not None and not models.is_dir():
@@ -135,7 +133,7 @@ def serve(
         **options.server_limits(
             6 if max_body_mib is None else max_body_mib, max_connections, timeout_s
         ),
-        memory_bytes=memory_mib * 2**20,
+        memory_bytes=(memory_mib or MEMORY_MIB) * 2**20,
         token_file=token_file,
         is_open=open_to_all or (is_container and token_file is None),
         tls_cert=tls_cert,
@@ -217,7 +215,8 @@ def _serve_container(
     found = container_serving(
         root, settings, process_environment(), emf=emf, max_body_mib=max_body_mib
     )
-    _serve(found.strategies, str(root), found.config, form)
+    names = ", ".join(strategy.name for strategy in found.strategies)
+    _serve(found.strategies, f"{names or 'what is loaded'} from {root}", found.config, form)
 
 
 def _serve(

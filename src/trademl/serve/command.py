@@ -29,6 +29,8 @@ class ServeOptions:
         Successes a second that are logged.
     emf : bool, optional
         Log figures for CloudWatch.
+    memory_mib : int, optional
+        Most memory of each worker for models that are read from files.
 
     Raises
     ------
@@ -41,11 +43,14 @@ class ServeOptions:
     capture_percent: float | None = None
     log_requests: float | None = None
     emf: bool | None = None
+    memory_mib: int | None = None
 
     def __post_init__(self) -> None:
         percent, rate = self.capture_percent, self.log_requests
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise ConfigError(f"workers is {self.workers}, expected from 1 to {MAX_WORKERS}")
+        if self.memory_mib is not None and self.memory_mib < 1:
+            raise ConfigError(f"memory_mib is {self.memory_mib}, expected 1 or more")
         if self.capture == "":
             raise ConfigError("capture is empty, expected a folder or s3://bucket/prefix")
         if percent is not None and not 0 < percent <= 100:

@@ -1,7 +1,8 @@
 """Serve as SageMaker starts a container: the model lies in ``/opt/ml/model``, and so do the rules.
 
 ============================== ====================================================================
-``model/``                     the files of one ``model.tar.gz``, unpacked by the platform
+``model/``                     the files of one ``model.tar.gz``, unpacked by the platform: of one
+                               model, or strategies that `trademl.serve.serving_folder` describes
 ``SAGEMAKER_MULTI_MODEL``      ``true``: models come and go over HTTP, from below ``models/``
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
 ``TRADEML_MODEL_ID``           what answers call the model
@@ -20,8 +21,9 @@ from typing import cast
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.model_pool import ModelFile
 from trademl.serve.served import Mode
+from trademl.serve.serving_folder import SERVING_FILE, read_serving
 from trademl.serve.settings import EMF_S, MAX_BODY_MIB, MIB, ServerConfig
-from trademl.serve.strategies import ServedStrategy
+from trademl.serve.strategies import ServedStrategy, ready
 
 MODEL_DOCUMENT = "model.json"
 
@@ -64,6 +66,8 @@ def container_serving(
         If a variable is no number.
     ServeError
         If there is no model.
+    ConfigError, StoreError, MissingExtraError
+        If ``serving.json`` or one of its models cannot be read, or not served by this machine.
     """
     is_multi_model = environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
     has_figures = environ.get("TRADEML_EMF", "").lower() != "off" if emf is None else emf
@@ -76,9 +80,12 @@ def container_serving(
     if is_multi_model:
         return ContainerServing((), config)
     folder = root / "model"
+    if (folder / SERVING_FILE).is_file():
+        return ContainerServing(tuple(map(ready, read_serving(folder))), config)
     if not (folder / MODEL_DOCUMENT).is_file():
         raise ServeError(
-            f"{folder} holds no {MODEL_DOCUMENT}: expected the files of a model.tar.gz of trademl"
+            f"{folder} holds no {MODEL_DOCUMENT} and no {SERVING_FILE}: expected the files of a "
+            "model.tar.gz of trademl"
         )
     name, mode = environ.get("TRADEML_MODEL_ID", "model"), environ.get("TRADEML_MODEL_MODE")
     if mode not in (None, "live", "shadow"):

@@ -30,7 +30,7 @@ def test_every_option_is_one_of_the_server_and_of_what_starts_it(verb, left_out)
 
 
 def test_all_of_them_are_words_that_serve_takes():
-    told = ServeOptions(workers=2, capture="kept", capture_percent=5, log_requests=0.0, emf=True)
+    told = ServeOptions(2, "kept", capture_percent=5, log_requests=0.0, emf=True, memory_mib=9)
     command = typer.main.get_command(app).commands["serve"]
 
     context = command.make_context("serve", told.words(), resilient_parsing=True)
@@ -50,6 +50,7 @@ def test_what_is_not_said_is_left_to_the_server():
         ({"capture": ""}, "capture is empty"),
         ({"capture": "kept", "capture_percent": 0.0}, "expected above 0, up to 100"),
         ({"capture_percent": 5.0}, "capture_percent is 5, but nothing is captured"),
+        ({"memory_mib": 0}, "memory_mib is 0, expected 1 or more"),
         ({"log_requests": -1.0}, "log_requests is -1, expected 0 or more"),
     ],
 )
