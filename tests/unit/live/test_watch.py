@@ -163,7 +163,8 @@ def test_one_regions_watch_leaves_orders_for_anothers_broker_alone(world):
     assert [order.status for order in world.hedges()] == ["cancelled"]
 
 
-def test_a_hedge_whose_sender_died_is_sent_by_the_next(world):
+@pytest.mark.parametrize("region", ["us", "eu"])
+def test_a_hedge_whose_sender_died_is_sent_by_the_next(world, region):
     world.expire()
 
     class Dies(PaperOptions):
@@ -175,8 +176,8 @@ def test_a_hedge_whose_sender_died_is_sent_by_the_next(world):
         looks(watch)
     world.expire()  # the lease of the one that died ends
 
-    assert looks(world.watch()) == ["hedged"] * MISSES
-    assert [order.status for order in world.hedges()] == ["sent"]
+    assert looks(world.watch(region)) == ["hedged"] * MISSES
+    assert [(row.status, row.payload["region"]) for row in world.hedges()] == [("sent", region)]
 
 
 def test_a_hedge_waits_for_its_broker_under_the_lease(world):
