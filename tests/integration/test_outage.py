@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import signal
-import socket
+import socketserver
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,7 +21,7 @@ import pytest
 from trademl.config import load_settings
 from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.ledger import Ledger
-from trademl.ledger.live_tables import BrokerOrder, Hedge, LiveDecision
+from trademl.ledger.live_tables import BrokerOrder, Hedge, Lease, LiveDecision
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.positions import positions
 from trademl.pipeline.hedging import HedgeOptions, plan_outage, watch_region
@@ -82,6 +82,27 @@ def url_of(process):
 
 
 @contextmanager
+def open_market(port=0):
+    """Accept connections for a while, and say nothing; yield ``host:port``."""
+
+    class Server(socketserver.TCPServer):
+        allow_reuse_address = True
+
+    with Server(("127.0.0.1", port), socketserver.BaseRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def port_of(address):
+    return int(address.rpartition(":")[2])
+
+
+@contextmanager
 def working(function):
     """Run a function of an event in a thread; set the event at the end of the block."""
     stop, found = threading.Event(), []
@@ -125,22 +146,44 @@ def kill_while_it_holds(process, ledger):
     process.kill()
 
 
+LIVE = ("live", "--region", "hk", "--speed", "60", "--trade-refused", "--lease-s", str(LEASE_S))
+SERVER = ("--endpoint", "small", "--port")
+WATCH = ("hedge", "--region", "us", "--spot", "20", "--price", "100", "--every-s", "0.1")
+
+
+def said(process, words):
+    """Wait until a process says so on stderr."""
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"it never said {words!r}")
+
+
+def trades(ledger, region):
+    state = lease_state(ledger, "small")
+    return state is not None and state.region == region and state.left_ms > 0
+
+
+def cancelled_at_the_broker(workspace):
+    lines = (workspace / "paper-options-us.jsonl").read_text().splitlines()
+    return [line for line in map(json.loads, lines) if line["did"] == "cancelled"]
+
+
 @pytest.mark.slow
-def test_a_lost_region_is_routed_around_and_hedged_once_until_another_trades_on(there, monkeypatch):
+def test_a_lost_region_is_hedged_once_until_another_trades_on_and_back_only_when_that_ends(
+    there, monkeypatch
+):
     folder, workspace = there
     monkeypatch.chdir(folder)
     strategy = load_settings(folder / "strategy.toml", environ={}).strategy
-    market = socket.create_server(("127.0.0.1", 0))
-    port = market.getsockname()[1]
-    address = f"127.0.0.1:{port}"
-    server = ("--endpoint", "small", "--port", "0")
-    live = ("live", "--region", "hk", "--market", address, "--speed", "60", "--trade-refused")
-    looks = []
+    market, looks = ExitStack(), []
+    address = market.enter_context(open_market())
     with (
+        market,
         Workspace(workspace) as opened,
-        command(folder, workspace, *server) as hk,
-        command(folder, workspace, *server) as us,
-        command(folder, workspace, *live, "--lease-s", str(LEASE_S)) as trader,
+        command(folder, workspace, *SERVER, "0") as hk,
+        command(folder, workspace, *SERVER, "0") as us,
+        command(folder, workspace, *LIVE, "--market", address) as trader,
     ):
         ledger, urls = opened.ledger, {"hk": url_of(hk), "us": url_of(us)}
         regions = tuple(
@@ -148,7 +191,7 @@ def test_a_lost_region_is_routed_around_and_hedged_once_until_another_trades_on(
         )
         until(lambda: lease_state(ledger, "small"))
         options = LiveOptions(
-            region="us", market=address, lease_s=LEASE_S, trade_refused=True, speed=600.0
+            region="us", market=address, lease_s=LEASE_S, trade_refused=True, speed=60.0
         )
         watch = HedgeOptions(
             "us", (urls["hk"],), "20.0", market=address, price=100.0, every_s=0.1, misses=2,
@@ -156,33 +199,96 @@ def test_a_lost_region_is_routed_around_and_hedged_once_until_another_trades_on(
         )  # fmt: skip
         with (
             BackgroundRoute(Regions(regions)) as route,
-            working(lambda stop: trade_live(strategy, opened, options, stop=stop)) as traded,
             working(
                 lambda stop: watch_region(strategy, opened, watch, stop=stop, told=looks.append)
             ) as watched,
+            ExitStack() as home,  # as it comes back
         ):
-            assert answered_by(route.url) == "hk"
-            market.close()  # the market first: else the other region may trade there
-            kill_while_it_holds(trader, ledger)
-            killed = time.monotonic()
-            hk.kill()
-            asked = time.monotonic()
-            assert answered_by(route.url) == "us"
-            assert time.monotonic() - asked < 1.0
-            until(lambda: any(look.standing == "fired" for look in looks))
-            assert time.monotonic() - killed > LEASE_S / 2  # nobody hedges before the lease ended
-            (order,) = ledger.rows(BrokerOrder, kind="hedge")
-            until(lambda: ledger.get(BrokerOrder, order.key).status == "sent")
-            assert (order.side, order.instrument.split()[2]) == ("buy", "P")
+            with working(lambda stop: trade_live(strategy, opened, options, stop=stop)) as traded:
+                assert answered_by(route.url) == "hk"
+                market.close()  # the market first: else the other region may trade there
+                kill_while_it_holds(trader, ledger)
+                killed = time.monotonic()
+                hk.kill()
+                asked = time.monotonic()
+                assert answered_by(route.url) == "us"
+                assert time.monotonic() - asked < 1.0
+                until(lambda: any(look.standing == "fired" for look in looks))
+                assert time.monotonic() - killed > LEASE_S / 2  # not before the lease ended
+                (order,) = ledger.rows(BrokerOrder, kind="hedge")
+                until(lambda: ledger.get(BrokerOrder, order.key).status == "sent")
+                assert (order.side, order.instrument.split()[2]) == ("buy", "P")
+                n_decisions = len(ledger.rows(LiveDecision))
+                home.enter_context(open_market(port_of(address)))
+                until(lambda: ledger.get(BrokerOrder, order.key).status == "cancelled")
+                until(lambda: len(ledger.rows(LiveDecision)) > n_decisions)
+
+                again = (*SERVER, str(port_of(urls["hk"])))
+                home.enter_context(command(folder, workspace, *again))
+                until(lambda: answered_by(route.url) == "hk")
+                live = (*LIVE, "--market", address)
+                said(home.enter_context(command(folder, workspace, *live)), "hk stands by")
+                turn = ledger.get(Lease, "small")
+                assert turn.region == "us"
+                until(lambda: renewed_for(ledger, turn, 3 * LEASE_S))
+            until(lambda: trades(ledger, "hk"))
+            assert lease_state(ledger, "small").token == turn.token + 1
             n_decisions = len(ledger.rows(LiveDecision))
-            market = socket.create_server(("127.0.0.1", port))
-            until(lambda: ledger.get(BrokerOrder, order.key).status == "cancelled")
             until(lambda: len(ledger.rows(LiveDecision)) > n_decisions)
-            market.close()
     assert len(ledger.rows(Hedge)) == len(ledger.rows(BrokerOrder, kind="hedge")) == 1
+    assert ledger.get(BrokerOrder, order.key).status == "cancelled"
+    assert len(cancelled_at_the_broker(workspace)) == 1
     assert (watched[0]["fired"], watched[0]["recovered"]) == (1, 1)
     assert traded[0]["n_resumed"] > 0
-    assert {row.token for row in ledger.rows(BrokerOrder) if row.kind != "hedge"} >= {1}
+    tokens = {row.token for row in ledger.rows(BrokerOrder) if row.kind != "hedge"}
+    assert tokens >= {1, turn.token + 1}
+
+
+def renewed_for(ledger, turn, for_s):
+    """Return whether a holder has renewed its lease for so long; nobody else may have it."""
+    row = ledger.get(Lease, "small")
+    assert (row.region, row.token) == (turn.region, turn.token)
+    return row.expires_at_ms - turn.expires_at_ms > for_s * 1000
+
+
+@pytest.mark.slow
+def test_a_region_that_comes_back_itself_has_its_hedge_cancelled_once_whoever_dies(there):
+    folder, workspace = there
+    with ExitStack() as stack, ExitStack() as market:
+        address = market.enter_context(open_market())
+        live = (*LIVE, "--market", address)
+        ledger = stack.enter_context(Workspace(workspace)).ledger
+
+        def start(*words):
+            return stack.enter_context(command(folder, workspace, *words))
+
+        hk, trader = start(*SERVER, "0"), start(*live)
+        url = url_of(hk)
+        watch = (*WATCH, "--server", url, "--market", address, "--misses", "2", "--paper-rests")
+        until(lambda: lease_state(ledger, "small"))
+        watching = start(*watch)
+        said(watching, "there: ")
+        market.close()
+        kill_while_it_holds(trader, ledger)
+        hk.kill()
+        (order,) = until(lambda: ledger.rows(BrokerOrder, kind="hedge", status="sent"))
+        until(lambda: lease_state(ledger, "small").left_ms <= 0)  # let go of: hk may have it
+        watching.kill()
+
+        stack.enter_context(open_market(port_of(address)))
+        start(*SERVER, str(port_of(url)))
+        start(*live)
+        until(lambda: trades(ledger, "hk"))
+        assert lease_state(ledger, "small").token > order.token
+        watching = start(*watch)
+        until(lambda: ledger.get(BrokerOrder, order.key).status == "cancelled")
+        watching.kill()  # as soon as it is taken back
+        (hedge,) = ledger.rows(Hedge)
+        said(start(*watch), "there: ")
+
+        assert ledger.rows(Hedge)[0].recovered_at_ns == hedge.recovered_at_ns > 0
+        assert [row.status for row in ledger.rows(BrokerOrder, kind="hedge")] == ["cancelled"]
+        assert len(cancelled_at_the_broker(workspace)) == 1
 
 
 def test_a_dry_run_says_what_an_outage_would_buy_and_sends_nothing(there, tmp_path):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -130,8 +132,11 @@ def test_a_region_that_is_killed_or_hangs_is_replaced_within_a_second():
             assert {ask(route.url)[1]["X-Trademl-Region"] for _ in range(20)} <= {"hk", "us"}
             os.kill(hk.pid, signal.SIGSTOP)
             assert_answered_by(route.url, "us")
+            until(lambda: not standing(route.url)["hk"]["is_up"])
             os.kill(hk.pid, signal.SIGCONT)
             until(lambda: standing(route.url)["hk"]["is_available"])
+            back = standing(route.url)["hk"]
+            assert back["last_failure_at"] < back["since"] <= back["last_failure_over_at"]
             os.kill(us.pid, signal.SIGKILL)
             assert_answered_by(route.url, "hk")
             os.kill(hk.pid, signal.SIGKILL)
@@ -288,10 +293,15 @@ def test_with_every_region_away_the_route_abstains_or_fails_as_the_caller_asks()
             get(route.url, "/ping")
         with pytest.raises(ServeError, match="no decision: no region"):
             predict(route.url, ROW)
+        with pytest.raises(urllib.error.HTTPError, match="503") as away:
+            get(route.url, "/execution-parameters")
+        said = json.loads(away.value.read())
     assert (status, json.loads(body)["predictions"]) == (200, [])
     assert (headers["X-Trademl-Reason"], headers["X-Trademl-Region"]) == ("no region", "none")
     assert headers["X-Trademl-Tier"] == "abstain"
     assert (refused[0], json.loads(refused[2])["error"]) == (503, "no decision: no region")
+    assert said == {"error": "no answer: no region, see /regions"}
+    assert away.value.headers["X-Trademl-Region"] == "none"
 
 
 def test_a_route_is_guarded_as_a_server_is_and_knows_its_regions_tokens(tmp_path):
@@ -340,3 +350,78 @@ def test_the_command_says_which_regions_are_there(project, tmp_path):
 )
 def test_a_route_that_cannot_be_is_one_line(trademl, words, message):
     assert message in one_line(trademl("serve", "route", *words))
+
+
+@contextmanager
+def route_process(tmp_path, *words):
+    """Run the command; give its address and a reader of what it logged so far."""
+    command = [sys.executable, "-m", "trademl", "serve", "route", "--port", "0"]
+    log = tmp_path / "log"
+    with log.open("wb") as stderr, subprocess.Popen([*command, *words], stderr=stderr) as process:
+        try:
+            until(lambda: "routing to " in log.read_text())
+            yield re.search(r"routing to \S+ at ([^\s\"]+)", log.read_text())[1], log.read_text
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def test_a_route_logs_its_requests_under_the_id_that_its_region_logs(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="trademl")
+    config = ServerConfig(port=0, log_per_s=0.0)
+    words = ("--log-format", "json", "--log-requests", "2")
+    with BackgroundServer(ServedModel(Sum(), "m"), config) as server:
+        with route_process(tmp_path, "--region", f"us={server.url}", *words) as (url, log):
+            named = ask(url, **{"X-Request-Id": "order-7"})[1]["X-Request-Id"]
+            unnamed = ask(url)[1]["X-Request-Id"]
+            refused = ask(url, **{"X-Trademl-Deadline-Ms": "soon"})
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                get(url, "/nowhere")
+            until(lambda: "/nowhere" in log())
+            metrics = get(url, "/metrics").decode()
+        lines = [json.loads(line) for line in log().splitlines()]
+    requests = [line for line in lines if line["message"] == "request"]
+    there = [r.fields["request_id"] for r in caplog.records if r.message == "request"]
+
+    assert [(r["status"], r.get("region")) for r in requests] == [
+        (200, "us"), (200, "us"), (400, None), (404, None),
+    ]  # fmt: skip
+    assert [r["request_id"] for r in requests[:3]] == [
+        "order-7", unnamed, refused[1]["X-Request-Id"],
+    ]  # fmt: skip
+    assert named == "order-7"
+    assert there == ["order-7", unnamed]
+    assert requests[0]["tier"] == "biggest"
+    assert [line["message"] for line in lines[:2]] == [
+        f"region us ({server.url}) is there", f"routing to us at {url}",
+    ]  # fmt: skip
+    assert 'trademl_route_refused_requests_total{status="404"} 1\n' in metrics
+
+
+def test_a_route_logs_when_a_region_goes_away_and_is_back(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    there = ServerConfig(port=port)
+    with route_process(tmp_path, "--region", f"hk=http://127.0.0.1:{port}") as (_, log):
+        for n in (1, 2):
+            with BackgroundServer(ServedModel(Sum(), "m"), there):
+                until(lambda n=n: log().count("info region hk is back region=hk") == n)
+            away = "warning region hk is away: nothing answers there region=hk"
+            until(lambda n=n, away=away: log().count(away) == n)
+
+
+def test_a_route_logs_which_region_it_does_not_ask(tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="trademl")
+    tokens = tmp_path / "tokens"
+    tokens.write_text("predict us-token-us-token\n")
+    tokens.chmod(0o600)
+    guarded = ServerConfig(port=0, token_file=tokens)
+    with (
+        BackgroundServer(ServedModel(Sum(), "m"), guarded) as server,
+        routed({"hk": server.url}, failures=1, open_s=3600, longest_open_s=3600) as route,
+    ):
+        for _ in range(2):
+            ask(route.url)
+    said = "region hk is not asked for 3600 s: it answered 401: give its token (token_file)"
+
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [said]

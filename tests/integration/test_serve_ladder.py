@@ -155,6 +155,7 @@ def test_a_model_that_fails_is_passed_over(caplog):
     ("headers", "reason"),
     [
         ({"X-Trademl-Feature-Time-Ns": "1"}, "s old, more than 2 s"),
+        ({"X-Trademl-Feature-Time-Ns": str(2**63 - 1)}, "s in the future, by the server's clock"),
         ({"X-Trademl-Feed-Health": "stale quotes"}, "the feed is unhealthy: stale quotes"),
         ({"X-Trademl-Spread": "0.75"}, "the spread is 0.75, wider than 0.5"),
         ({"X-Amzn-SageMaker-Custom-Attributes": "trademl-spread=0.75"}, "the spread is 0.75"),
@@ -172,6 +173,28 @@ def test_stale_input_is_no_ground_for_a_decision(headers, reason):
     assert reason in answer["trademl"]["reason"]
     assert refused.status == 422
     assert tier(fresh) == (200, "biggest", "m-0")
+
+
+@pytest.mark.parametrize("spread", ["-0.01", "nan", "inf", "wide"])
+def test_a_spread_that_is_none_is_refused(spread):
+    with server(Small(), freshness=Freshness(max_spread=0.5)) as running:
+        response, answer = ask(running, X_Trademl_Spread=spread)
+
+    assert response.status == 400
+    assert f"X-Trademl-Spread is '{spread}'" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "rule_s", "said"),
+    [(0.5, 1.0, "biggest"), (3600, 1.0, "abstain"), (3600, 7200, "biggest")],
+)
+def test_clocks_may_differ_by_so_much(ahead_s, rule_s, said):
+    rule = Freshness(max_clock_ahead_s=rule_s)
+    with server(Small(), freshness=rule) as running:
+        time_ns = time.time_ns() + int(ahead_s * 1e9)
+        response, _ = ask(running, X_Trademl_Feature_Time_Ns=str(time_ns))
+
+    assert response.headers["X-Trademl-Tier"] == said
 
 
 def test_a_body_says_where_its_answer_came_from_if_asked():

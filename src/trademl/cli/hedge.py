@@ -50,25 +50,38 @@ def hedge(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what an outage now would buy, and end.")
     ] = False,
+    unwind: Annotated[
+        bool, typer.Option("--unwind", help="Sell what hedges bought, cancel what is open; end.")
+    ] = False,
+    while_out: Annotated[
+        bool, typer.Option("--while-out", help="Unwind although the home region is still out.")
+    ] = False,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Watch the home region of [hedge]; when all of it is gone, buy options once, on paper."""
+    if unwind:
+        _unwind(region, spot, while_out, rests, dry_run, config, workspace, json)
+        return
+    if while_out:
+        raise ConfigError("--while-out goes with --unwind: give both, or neither")
     from trademl.pipeline.hedging import HedgeOptions, plan_outage, watch_region
     from trademl.serve.routing.settings import read_regions
 
     if (regions is None) == (not server):
         raise ConfigError("give --regions FILE, or --server URL once or more")
+    ca_file = ""
     with open_session(config, workspace) as session:
         strategy = session.strategy
         if regions is not None:
             home = read_regions(regions).named(strategy.hedge.home)
-            server, market = [home.url], market or home.market
+            server, market, ca_file = [home.url], market or home.market, home.ca_file
         chosen = HedgeOptions(
             region=region,
             servers=tuple(server or ()),
             spot=spot,
+            ca_file=ca_file,
             market=market,
             price=price,
             every_s=every_s,
@@ -83,6 +96,42 @@ def hedge(
             strategy, session.workspace, chosen, told=_tell, progress=session.progress
         )
     emit(found, as_json=json, lines=_lines(found))
+
+
+def _unwind(
+    region: str,
+    spot: str,
+    while_out: bool,
+    rests: bool,
+    dry_run: bool,
+    config: options.Config,
+    workspace: options.Workspace,
+    json: bool,
+) -> None:
+    from trademl.pipeline.unwinding import UnwindOptions, plan_unwinding, unwind_hedges
+
+    act = plan_unwinding if dry_run else unwind_hedges
+    with open_session(config, workspace) as session:
+        chosen = UnwindOptions(region, spot, while_out, rests)
+        found = act(session.strategy, session.workspace, chosen)
+    lines = [_unwound_line(found)]
+    if dry_run and found["why_not"]:
+        lines.append(f"  not now: {found['why_not']}")
+    emit(found, as_json=json, lines=lines)
+
+
+def _unwound_line(found: dict[str, Any]) -> str:
+    words = [f"cancelled {key}" for key in found["cancelled"]]
+    for fact in found["held"]:
+        what = f"{fact['quantity']:g} {fact['instrument']}"
+        if fact["why"]:
+            words.append(f"kept {what}: {fact['why']}")
+        elif fact["status"] == "filled":
+            words.append(f"sold {what} at {fact['limit_price']:.4f}")
+        else:
+            standing = fact["status"] or "not sent"
+            words.append(f"sell {what} at {fact['limit_price']:.4f} ({standing})")
+    return "; ".join(words) or "nothing to unwind: no options of a hedge are held"
 
 
 def _tell(look: Look) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
 
 
 def check_lines(gate: Mapping[str, Any]) -> list[str]:
@@ -23,3 +26,12 @@ def emit(result: Mapping[str, Any], *, as_json: bool, lines: Iterable[str]) -> N
         sys.stdout.write(json.dumps(result, indent=1, allow_nan=False) + "\n")
     else:
         sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def announce(text: str, form: LogFormat) -> None:
+    """Say on stderr what answers where, as the log's readers expect it."""
+    if form == "text":
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    else:
+        logging.getLogger(__name__).info("%s", text)

@@ -62,7 +62,7 @@ class Fired:
 
 @dataclass(frozen=True)
 class Recovered:
-    """What became of hedges when the region came back: what is filled must be unwound by hand."""
+    """What became of hedges when the region came back: what is filled is still held."""
 
     cancelled: tuple[str, ...]
     to_unwind: dict[str, float]
@@ -146,7 +146,7 @@ def _fire_once(
     now_ns: int,
 ) -> Fired:
     key = order_key("hedge", state.name, state.home_token)
-    ticket = _ticket(key, strategy, plan, now_ns)
+    ticket = _ticket(key, strategy, holder.region, plan, now_ns)
     row = Hedge(
         lease=state.name,
         home_token=state.home_token,
@@ -177,6 +177,12 @@ def hedge_of(ledger: Ledger, state: LeaseState | None) -> Hedge | None:
     return None if hedge is None or hedge.recovered_at_ns is not None else hedge
 
 
+def was_taken_back(ledger: Ledger, state: LeaseState | None) -> bool:
+    """Return whether this outage was hedged, and its hedge taken back by hand."""
+    hedge = None if state is None else ledger.get(Hedge, (state.name, state.home_token))
+    return hedge is not None and hedge.recovered_at_ns is not None
+
+
 def take_up(ledger: Ledger, holder: LeaseHolder) -> str:
     """Give the hedge of this outage a new fence where it has not gone out; return its key.
 
@@ -191,10 +197,17 @@ def take_up(ledger: Ledger, holder: LeaseHolder) -> str:
     if (fence := holder.fence or holder.acquire()) is None:
         return ""
     with ledger.session() as session:
-        return key if refence(session, key, fence) else ""
+        payload = {**order.payload, "region": holder.region}
+        return key if refence(session, key, fence, payload=payload) else ""
 
 
-def recover(ledger: Ledger, lease: str, *, now_ns: Callable[[], int] = time.time_ns) -> Recovered:
+def recover(
+    ledger: Ledger,
+    lease: str,
+    *,
+    reason: str = "the region is there again",
+    now_ns: Callable[[], int] = time.time_ns,
+) -> Recovered:
     """Take back the hedges of a region that is there again; doing it twice changes nothing.
 
     Orders that did not fill are cancelled (the next pass of the sender tells the broker); what did
@@ -207,7 +220,7 @@ def recover(ledger: Ledger, lease: str, *, now_ns: Callable[[], int] = time.time
         if hedge.recovered_at_ns is not None:
             continue
         key = hedge.report["key"]
-        if key and ask_cancel(ledger, key, "the region is there again").startswith("cancel"):
+        if key and ask_cancel(ledger, key, reason).startswith("cancel"):
             cancelled.append(key)
         hedge.recovered_at_ns = now_ns()
         ledger.record(hedge)
@@ -221,7 +234,9 @@ def report(plan: HedgePlan | None) -> dict[str, Any]:
     return {"plan": asdict(plan) | {"delta": plan.option.delta}}
 
 
-def _ticket(key: str, strategy: str, plan: HedgePlan | None, now_ns: int) -> OrderTicket | None:
+def _ticket(
+    key: str, strategy: str, region: str, plan: HedgePlan | None, now_ns: int
+) -> OrderTicket | None:
     if plan is None or plan.contracts < 1:
         return None
     return OrderTicket(
@@ -233,7 +248,7 @@ def _ticket(key: str, strategy: str, plan: HedgePlan | None, now_ns: int) -> Ord
         quantity=float(plan.contracts),
         limit_price=plan.option.price,
         created_at_ns=now_ns,
-        payload=report(plan),
+        payload=report(plan) | {"region": region},
     )
 
 

@@ -156,6 +156,50 @@ def plan_hedge(
     )
 
 
+def closing_premium(
+    config: HedgeConfig, instrument: str, *, spot: float, now_ns: int
+) -> float | None:
+    """Return what an option that a hedge bought is worth, per unit of the ETF.
+
+    Parameters
+    ----------
+    instrument : str
+        As `HedgePlan.instrument`; its expiry and strike, not those of ``config``, count.
+    spot : float
+        Of the ETF, in its currency, at ``now_ns`` at the latest.
+
+    Returns
+    -------
+    float or None
+        None where it has expired or is worth nothing.
+
+    Raises
+    ------
+    ConfigError
+        If the implied volatility is stale.
+    DataError
+        If the option is one of another ETF, or the spot is no number above 0.
+    """
+    check_fresh(config, now_ns)
+    etf, expiry, right, strike = instrument.rsplit(" ", 3)
+    if etf != config.etf:
+        raise DataError(
+            f"{instrument} is held, but [hedge] etf is {config.etf}: its spot prices no {etf}"
+        )
+    if (years := _years_left(expiry, now_ns)) <= 0:
+        return None
+    option = Option(
+        "put" if right == "P" else "call",
+        spot,
+        float(strike),
+        years,
+        config.implied_volatility,
+        config.rate,
+        config.dividend_yield,
+    )
+    return option.price if option.price * config.multiplier >= _WORTHLESS else None
+
+
 def check_fresh(config: HedgeConfig, now_ns: int) -> None:
     """Refuse a beta and a volatility that nobody has looked at for too long."""
     age = (datetime.fromtimestamp(now_ns / _NS, UTC).date() - _day("as_of", config.as_of)).days
@@ -171,9 +215,7 @@ def check_fresh(config: HedgeConfig, now_ns: int) -> None:
 
 
 def _option(config: HedgeConfig, is_long: bool, spot: float, now_ns: int) -> Option:
-    day = _day("expiry", config.expiry)
-    ends_s = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + 86400
-    if (years := (ends_s - now_ns / _NS) / _YEAR_S) <= 0:
+    if (years := _years_left(config.expiry, now_ns)) <= 0:
         raise ConfigError(f"[hedge] expiry {config.expiry} has passed: choose a later one")
     strike = round(spot * config.strike_ratio / config.strike_step) * config.strike_step
     if strike <= 0:
@@ -189,6 +231,12 @@ def _option(config: HedgeConfig, is_long: bool, spot: float, now_ns: int) -> Opt
         config.rate,
         config.dividend_yield,
     )
+
+
+def _years_left(expiry: str, now_ns: int) -> float:
+    day = _day("expiry", expiry)
+    ends_s = datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() + 86400
+    return (ends_s - now_ns / _NS) / _YEAR_S
 
 
 def _name(config: HedgeConfig, option: Option) -> str:

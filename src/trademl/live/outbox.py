@@ -170,10 +170,10 @@ def hold(session: Session, fence: Fence) -> bool:
     return done.rowcount == 1
 
 
-def refence(session: Session, key: str, fence: Fence) -> bool:
+def refence(session: Session, key: str, fence: Fence, **values: Any) -> bool:
     """Give an order that has not gone out a new fence; return whether it was still waiting."""
     waiting = ("queued", "sending")
-    return step(session, key, waiting, "queued", lease=fence.lease, token=fence.token)
+    return step(session, key, waiting, "queued", lease=fence.lease, token=fence.token, **values)
 
 
 def step(

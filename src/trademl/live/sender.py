@@ -65,6 +65,9 @@ class Sender:
         The only one whose orders it sends.
     kinds : sequence of str
         Of these, only the orders that this broker is for; by default all.
+    region : str
+        Of orders that are for the broker of one region (``region`` of their payload), only those
+        for this one; empty: it makes no difference.
     spare_ms : int
         The longest that the broker may take to take an order: a fenced order is not sent when its
         lease ends sooner.
@@ -79,11 +82,12 @@ class Sender:
         strategy: str,
         *,
         kinds: Sequence[OrderKind] = ("entry", "exit", "hedge"),
+        region: str = "",
         spare_ms: int = 0,
         now_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._ledger, self._broker, self._strategy = ledger, broker, strategy
-        self._kinds = tuple(kinds)
+        self._kinds, self._region = tuple(kinds), region
         self._spare_ms, self._now_ns = spare_ms, now_ns
 
     def work(self) -> Sent:
@@ -168,7 +172,11 @@ class Sender:
             .order_by(BrokerOrder.created_at_ns, BrokerOrder.key)
         )
         with self._ledger.session() as session:
-            return session.scalars(statement).all()
+            rows = session.scalars(statement).all()
+        return [row for row in rows if self._is_for(row)]
+
+    def _is_for(self, row: BrokerOrder) -> bool:
+        return not self._region or row.payload.get("region", self._region) == self._region
 
 
 def _account(session: Session, strategy: str, fill: BrokerFill) -> bool:

@@ -16,7 +16,16 @@ from typing import Literal
 
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge
-from trademl.live.hedge import Evidence, Recovered, fire_hedge, hedge_of, recover, take_up, why_not
+from trademl.live.hedge import (
+    Evidence,
+    Recovered,
+    fire_hedge,
+    hedge_of,
+    recover,
+    take_up,
+    was_taken_back,
+    why_not,
+)
 from trademl.live.hedge_size import HedgeConfig
 from trademl.live.lease import LeaseHolder, LeaseState, lease_state
 from trademl.live.sender import Sender
@@ -131,9 +140,13 @@ class HedgeWatch:
         hedge = hedge_of(self._ledger, state)
         if hedge is not None:
             return Look("hedged", why, hedge.report["key"])
+        self._sender.work()  # what unwinds a hedge
         return Look("there", why)
 
     def _gone(self, evidence: Evidence) -> Look:
+        if was_taken_back(self._ledger, evidence.lease):
+            self._sender.work()
+            return Look("hedged", "this outage was hedged, and the hedge taken back by hand")
         if (hedge := hedge_of(self._ledger, evidence.lease)) is None:
             prices = self._prices()
             fired = fire_hedge(
@@ -170,4 +183,5 @@ def _in_words(region: str, found: Recovered) -> str:
     if found.cancelled:
         words.append(f"cancelled {', '.join(found.cancelled)}")
     words += [f"unwind {n:g} {name}" for name, n in sorted(found.to_unwind.items())]
+    words += ["sell them with: trademl serve hedge --unwind"] if found.to_unwind else []
     return "; ".join(words)

@@ -17,12 +17,12 @@ from sqlalchemy import select
 from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerFilled, BrokerOrder
-from trademl.live.hedge import Evidence, hedge_of, plan_for, report, why_not
+from trademl.live.hedge import Evidence, hedge_of, plan_for, report, was_taken_back, why_not
 from trademl.live.hedge_size import HedgeConfig, check_fresh
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.paper_options import PaperOptions
 from trademl.live.positions import positions
-from trademl.live.reach import any_server_answers, is_reached
+from trademl.live.reach import any_server_answers, is_reached, refuse_untrusted
 from trademl.live.sender import Sender
 from trademl.live.watch import HedgeWatch, Look, Prices
 from trademl.pipeline.live import until_told
@@ -31,6 +31,7 @@ from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
 from trademl.serve.routing.settings import check_region_name, market_address
 
+MAX_SPOT_AGE_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +45,8 @@ class HedgeOptions:
         From where: another one than the home of ``[hedge]``.
     servers : tuple of str
         URLs of the home region's servers.
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
     market : str
         ``host:port`` of the home region's market; empty: it counts as gone with the servers.
     spot : str
@@ -65,8 +68,9 @@ class HedgeOptions:
     region: str
     servers: tuple[str, ...]
     spot: str
+    ca_file: str = ""
     market: str = ""
-    max_spot_age_s: float = 60.0
+    max_spot_age_s: float = MAX_SPOT_AGE_S
     price: float = 0.0
     every_s: float = 1.0
     misses: int = 3
@@ -84,6 +88,11 @@ class HedgeOptions:
                 raise ConfigError(f"{name} is {value}: expected a number above 0")
 
     @property
+    def is_server_up(self) -> bool:
+        """Whether one of the servers answers now."""
+        return any_server_answers(self.servers, ca_file=self.ca_file)
+
+    @property
     def is_market_up(self) -> bool:
         """Whether the market can be reached now."""
         return bool(self.market) and is_reached(market_address(self.market))
@@ -96,13 +105,15 @@ def plan_outage(strategy: Strategy, workspace: Workspace, options: HedgeOptions)
     ------
     ConfigError, DataError
         If the section ``[hedge]`` or a price cannot be used, or beta and volatility are stale.
+    ServeError
+        If a server's certificate is not trusted.
     """
     config, ledger = _hedged(strategy, options), workspace.ledger
     prices = _prices(ledger, strategy.name, config, options)
-    is_up = any_server_answers(options.servers)
+    is_up = options.is_server_up
     lease = lease_state(ledger, strategy.name)
     evidence = Evidence(lease, is_up, is_up or options.is_market_up)
-    is_hedged = hedge_of(ledger, lease) is not None
+    is_hedged = hedge_of(ledger, lease) is not None or was_taken_back(ledger, lease)
     why = why_not(evidence, config.home) or ("this outage is hedged already" if is_hedged else "")
     plan = plan_for(
         ledger, strategy.name, config, price=prices.price, spot=prices.spot, now_ns=time.time_ns()
@@ -142,7 +153,7 @@ def watch_region(
 
     Raises
     ------
-    ConfigError, DataError
+    ConfigError, DataError, ServeError
         Before the watch begins: as `plan_outage`. Later they are logged, and it goes on.
     LockedError
         If this region is watched from the workspace already.
@@ -150,17 +161,13 @@ def watch_region(
     config, ledger = _hedged(strategy, options), workspace.ledger
     _prices(ledger, strategy.name, config, options)
     stop, progress = stop or Event(), progress or Silent()
-    account = f"paper-options-{options.region}"
-    broker = PaperOptions(
-        workspace.root / f"{account}.jsonl", fills_at_once=not options.rests, name=account[:60]
-    )
     watch = HedgeWatch(
         ledger,
         strategy.name,
         config,
         _holder(ledger, strategy.name, config, options),
-        Sender(ledger, broker, strategy.name, kinds=("hedge",)),
-        is_server_up=lambda: any_server_answers(options.servers),
+        hedge_sender(strategy, workspace, options.region, rests=options.rests),
+        is_server_up=lambda: options.is_server_up,
         is_market_up=lambda: options.is_market_up,
         prices=lambda: _prices(ledger, strategy.name, config, options),
         misses=options.misses,
@@ -168,7 +175,7 @@ def watch_region(
     counts = {"fired": 0, "recovered": 0}
     last: Look | None = None
     progress.step("hedge", f"region {options.region} watches {config.home}")
-    with workspace.lock(f"hedge-{options.region}"), until_told(stop):
+    with workspace.lock(lock_of(options.region)), until_told(stop):
         while not stop.is_set():
             look = _look(watch)
             if look is not None:
@@ -185,6 +192,47 @@ def watch_region(
         **counts,
         "last": None if last is None else asdict(last),
     }
+
+
+def hedge_sender(
+    strategy: Strategy, workspace: Workspace, region: str, *, rests: bool = False
+) -> Sender:
+    """Return what sends a region's hedges to its broker, for whoever holds `lock_of` it."""
+    account = f"paper-options-{region}"
+    broker = PaperOptions(
+        workspace.root / f"{account}.jsonl", fills_at_once=not rests, name=account[:60]
+    )
+    return Sender(workspace.ledger, broker, strategy.name, kinds=("hedge",), region=region)
+
+
+def lock_of(region: str) -> str:
+    """Return the name of the workspace's lock under which a region's hedges are sent."""
+    return f"hedge-{region}"
+
+
+def read_spot(text: str, max_age_s: float) -> float:
+    """Return the ETF's price: ``text`` itself, or what the file of that name holds.
+
+    Raises
+    ------
+    DataError
+        If it is neither, or the file was written longer than ``max_age_s`` ago.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        path = Path(text)
+    try:
+        age_s = time.time() - path.stat().st_mtime
+        spot = float(path.read_text(encoding="ascii"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DataError(f"--spot {text}: neither a price nor a file of one: {error}") from error
+    if age_s > max_age_s:
+        raise DataError(
+            f"--spot {text} was written {age_s:.0f} s ago, more than {max_age_s:g}: a hedge is "
+            "sized by the price of now"
+        )
+    return spot
 
 
 def _look(watch: HedgeWatch) -> Look | None:
@@ -210,6 +258,7 @@ def _hedged(strategy: Strategy, options: HedgeOptions) -> HedgeConfig:
             "its position would never be found"
         )
     check_fresh(config, time.time_ns())
+    refuse_untrusted(options.servers, ca_file=options.ca_file)
     return config
 
 
@@ -228,7 +277,7 @@ def _holder(
 
 def _prices(ledger: Ledger, strategy: str, config: HedgeConfig, options: HedgeOptions) -> Prices:
     price = options.price or _last_price(ledger, strategy, config.instrument)
-    return Prices(price, _spot(options.spot, options.max_spot_age_s))
+    return Prices(price, read_spot(options.spot, options.max_spot_age_s))
 
 
 def _last_price(ledger: Ledger, strategy: str, instrument: str) -> float:
@@ -246,22 +295,3 @@ def _last_price(ledger: Ledger, strategy: str, instrument: str) -> float:
             f"strategy {strategy} has no fill of {instrument} in this ledger: give --price"
         )
     return float(price)
-
-
-def _spot(text: str, max_age_s: float) -> float:
-    """Return the ETF's price: ``text`` itself, or what the file of that name holds."""
-    try:
-        return float(text)
-    except ValueError:
-        path = Path(text)
-    try:
-        age_s = time.time() - path.stat().st_mtime
-        spot = float(path.read_text(encoding="ascii"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"--spot {text}: neither a price nor a file of one: {error}") from error
-    if age_s > max_age_s:
-        raise DataError(
-            f"--spot {text} was written {age_s:.0f} s ago, more than {max_age_s:g}: a hedge is "
-            "sized by the price of now"
-        )
-    return spot

@@ -31,14 +31,15 @@ from trademl.live.standby import Turn, stand_by
 from trademl.live.trader import LivePlan, Tally, Trader
 from trademl.market.orders import Side
 from trademl.market.quotes import Quotes
+from trademl.pipeline.ladders import strategy_ladders
 from trademl.pipeline.strategy import Strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
-from trademl.serve.deployments import deployed_strategies
 from trademl.serve.routing.settings import check_region_name, market_address
-from trademl.serve.served import ServedModel
+from trademl.serve.served import ServedModel, served
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.identity import artifact_id
+from trademl.train.model import load_model
 
 FeedName = Literal["recorded", "simulated"]
 TOLD_EVERY = 2_000  # quotes
@@ -62,7 +63,8 @@ class LiveOptions:
     trade_refused : bool
         Send orders although the model is refused, or in shadow mode.
     smaller : tuple of str
-        Ids of smaller models of the ladder in this process, biggest first.
+        Smaller models of the ladder in this process, biggest first, instead of
+        ``[[serving.rungs]]``.
     n_simulated : int
         Quotes of a simulated feed.
     region : str
@@ -142,25 +144,32 @@ def _trade(
     stop: Event,
     progress: Progress,
 ) -> dict[str, Any]:
-    store, ledger = workspace.store, workspace.ledger
-    (served,) = deployed_strategies(
-        [strategy.serving.endpoint],
-        store,
-        ledger,
-        policy=strategy.ladder,
-        freshness=strategy.freshness,
-        smaller=options.smaller,
-    )
-    model = served.ladder[0]
-    assert isinstance(model, ServedModel)  # noqa: S101  (the first of a deployed ladder is loaded)
+    ladder = _ladder(strategy, workspace, options)
+    model = _deployed(ladder)
     _check_columns(strategy, model.model.columns)
     trades = options.trade_refused or (model.mode == "live" and model.status == "accepted")
     quotes, feed = _quotes(strategy, options)
     plan = _plan(strategy, model.id, feed, options, trades=trades)
     _check_lease(strategy, workspace, options)
-    with _adviser(served, options) as adviser, until_told(stop):
+    with _adviser(ladder, options) as adviser, until_told(stop):
         run = _Run(strategy, workspace, options, plan, model, quotes, feed, adviser, stop, progress)
         return run.take_turns() if options.region else run.trade()
+
+
+def _ladder(strategy: Strategy, workspace: Workspace, options: LiveOptions) -> ServedStrategy:
+    """Return what answers in this process; a server that is asked has rungs of its own."""
+    if options.url:
+        strategy = replace(strategy, serving=replace(strategy.serving, rungs=()))
+    (ladder,) = strategy_ladders(strategy, workspace, smaller=options.smaller)
+    return ladder
+
+
+def _deployed(strategy: ServedStrategy) -> ServedModel:
+    """Return the model that is deployed, in memory also where it will compute on a card."""
+    held = strategy.ladder[strategy.followed]
+    if isinstance(held, ServedModel):
+        return held
+    return served(load_model(held.location), held.id, mode=held.mode, made_at_s=held.made_at_s)
 
 
 def _check_lease(strategy: Strategy, workspace: Workspace, options: LiveOptions) -> None:
@@ -312,7 +321,8 @@ def _plan(
         settings
         | {"strategy": strategy.name, "seed": strategy.seed, "trades": trades}
         | asked
-        | {"smaller": list(options.smaller)},
+        | {"smaller": list(options.smaller)}
+        | _rungs(strategy, options),
         code="live 1",
     )
     return LivePlan(
@@ -326,6 +336,12 @@ def _plan(
         trades,
         options.trade_refused,
     )
+
+
+def _rungs(strategy: Strategy, options: LiveOptions) -> dict[str, Any]:
+    """Return what of a run's identity its rungs are; nothing where there are none."""
+    rungs = () if options.smaller else strategy.serving.rungs
+    return {"rungs": [asdict(rung) for rung in rungs]} if rungs else {}
 
 
 def _check_columns(strategy: Strategy, columns: tuple[str, ...]) -> None:
@@ -350,12 +366,12 @@ def _quotes(strategy: Strategy, options: LiveOptions) -> tuple[Quotes, str]:
     return simulate(market).quotes, f"simulated, {market.n_quotes} quotes, seed {market.seed}"
 
 
-def _adviser(served: ServedStrategy, options: LiveOptions) -> AbstractContextManager[Any]:
+def _adviser(ladder: ServedStrategy, options: LiveOptions) -> AbstractContextManager[Any]:
     from trademl.live.asking import LadderHere, ServerThere
 
     if options.url:
         return ServerThere(options.url, token=options.token)
-    return LadderHere(served)
+    return LadderHere(ladder)
 
 
 def until_told(stop: Event) -> AbstractContextManager[None]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import math
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -24,9 +25,10 @@ from trademl.ports import Progress, Silent
 from trademl.serve.formats import CSV, JSON, JSON_LINES, RECORDIO
 from trademl.serve.ladder import LONGEST_S
 from trademl.serve.settings import MIB
+from trademl.serve.trust import client_context, refusal
 
 MAX_REQUEST_BYTES = 6 * MIB
-_CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+_SCHEMES = ("http", "https")
 _ANSWER_FORMS = (JSON, JSON_LINES, RECORDIO)
 _FORMS = (CSV, *_ANSWER_FORMS)
 _SHOWN = 300
@@ -116,15 +118,22 @@ def predict(
     return _joined(answers)
 
 
-def ping(url: str, *, timeout_s: float = 2.0) -> None:
+def ping(url: str, *, timeout_s: float = 2.0, ca_file: str = "") -> None:
     """Return if the server says that it is healthy.
+
+    Parameters
+    ----------
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
 
     Raises
     ------
     ServeError
-        If it cannot be reached or says otherwise.
+        If it cannot be reached, its certificate is not trusted, or it says otherwise.
+    ConfigError
+        If the certificates cannot be read.
     """
-    with closing(ServerSession(url, timeout_s)) as session:
+    with closing(ServerSession(url, timeout_s, ca_file)) as session:
         session.request("GET", "/ping")
 
 
@@ -148,15 +157,19 @@ def read_token(path: Path) -> str:
 class ServerSession:
     """One connection, kept open, and opened again where the server has closed it meanwhile."""
 
-    def __init__(self, url: str, timeout_s: float) -> None:
+    def __init__(self, url: str, timeout_s: float, ca_file: str = "") -> None:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError:
             host = None
-        if not host or parts.scheme not in _CONNECTIONS:
+        if not host or parts.scheme not in _SCHEMES:
             raise ServeError(f"{url!r} is no server's address: expected http://host:port")
-        self._connection = _CONNECTIONS[parts.scheme](host, port, timeout=timeout_s)
+        self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+        if parts.scheme == "https":
+            self._connection = http.client.HTTPSConnection(
+                host, port, timeout=timeout_s, context=client_context(ca_file)
+            )
         self._url, self._prefix = url, parts.path.rstrip("/")
 
     def close(self) -> None:
@@ -193,6 +206,8 @@ def _plain_errors(url: str) -> Iterator[None]:
         yield
     except ConnectionRefusedError as error:
         raise ServeError(f"nothing answers at {url}: start a server there") from error
+    except ssl.SSLError as error:
+        raise ServeError(f"{url}: {refusal(error)}") from error
     except (OSError, http.client.HTTPException, UnicodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ServeError(f"{url} broke off: {reason}") from error

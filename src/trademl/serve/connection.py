@@ -39,28 +39,37 @@ _READ_HEADERS = frozenset(
 )
 _LONGEST_ATTRIBUTES = 1024
 _MAY_BE_LATE_S = 5.0
+_FIRST_ERROR = 400
 
 
 @dataclass
 class Shared:
-    """What the connections of one server share."""
+    """What the connections of one server share.
+
+    Parameters
+    ----------
+    on_refused : callable, optional
+        Shown requests that are answered before they reach the handler.
+    on_error : callable
+        Shown every answer that is an error, wherever it came from.
+    """
 
     config: ServerConfig
     handler: Callable[[Request], Answer | asyncio.Future[Answer]]
     access: Access
     turns: Turns
     on_refused: Callable[[Request, Answer], None] | None = None
+    on_error: Callable[[Request, Answer], None] = lambda _, __: None
     connections: set[Connection] = field(default_factory=set)
     is_draining: bool = False
 
 
 class _Framing(NamedTuple):
-    """What the writing of an answer must know of its request."""
+    """The request that an answer is to, and what the writing of it must know beside."""
 
+    request: Request
     is_last: bool
     is_http_10: bool = False
-    is_head: bool = False
-    attributes: bytes | None = None
     lingers: bool = False
 
 
@@ -170,19 +179,16 @@ class Connection(asyncio.Protocol):
         if self._is_over or self._is_deaf:
             return
         is_upgrade = self._parser.should_upgrade()
+        request = self._request()
         answer: Answer | asyncio.Future[Answer]
         if is_upgrade and not _BODY_HEADERS.isdisjoint(self._headers):
             # the parser takes what follows for another protocol: the body is out of reach
             answer = failure(501, "no upgrade to another protocol: send plain HTTP/1.1")
+            self._show_refused(request, answer)
         else:
-            answer = self._shared.handler(self._request())
+            answer = self._shared.handler(request)
         is_last = self._shared.is_draining or is_upgrade or not self._parser.should_keep_alive()
-        framing = _Framing(
-            is_last,
-            self._parser.get_http_version() == "1.0",
-            self._method == "HEAD",
-            self._headers.get(ATTRIBUTES),
-        )
+        framing = _Framing(request, is_last, self._parser.get_http_version() == "1.0")
         self._answered += 1
         self._in_request = False
         self._is_deaf = is_last
@@ -239,16 +245,11 @@ class Connection(asyncio.Protocol):
         """Answer for the last time, then let the client go on sending until it has read it."""
         if self._is_over or self._is_deaf:
             return
-        is_head = self._method == "HEAD"
         refused = Request(
             self._method, self._path, headers=self._headers, arrived_s=self._arrived_s
         )
-        answer = identified(answer, refused)
-        if self._shared.on_refused is not None:
-            self._shared.on_refused(refused, answer)
-        framing = _Framing(
-            is_last=True, is_head=is_head, attributes=self._headers.get(ATTRIBUTES), lingers=True
-        )
+        self._show_refused(refused, answer)
+        framing = _Framing(refused, is_last=True, lingers=True)
         self._is_deaf = True
         self._in_request = False
         self._body.clear()
@@ -256,6 +257,10 @@ class Connection(asyncio.Protocol):
             self._awaited.append((answer, framing))
         else:
             self._send(answer, framing)
+
+    def _show_refused(self, request: Request, answer: Answer) -> None:
+        if self._shared.on_refused is not None:
+            self._shared.on_refused(request, answer)
 
     def _await(self, answer: Answer | asyncio.Future[Answer], framing: _Framing) -> None:
         if not self._awaited and not self._transport.is_closing():
@@ -280,6 +285,9 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _send(self, answer: Answer, framing: _Framing) -> None:
+        if answer.status >= _FIRST_ERROR:
+            answer = identified(answer, framing.request)
+            self._shared.on_error(framing.request, answer)
         if self._is_over or self._transport.is_closing():
             return
         self._transport.write(_bytes_of(answer, framing))
@@ -302,13 +310,13 @@ def _bytes_of(answer: Answer, framing: _Framing) -> bytes:
     lines = [_STATUS_LINES[answer.status], answer.head, content_type]
     if answer.allow:
         lines.append(b"Allow: %b\r\n" % answer.allow.encode())
-    if framing.attributes is not None:
-        lines.append(b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % framing.attributes)
+    if (attributes := framing.request.headers.get(ATTRIBUTES)) is not None:
+        lines.append(b"X-Amzn-SageMaker-Custom-Attributes: %b\r\n" % attributes)
     if framing.is_last:
         lines.append(b"Connection: close\r\n")
     elif framing.is_http_10:
         lines.append(b"Connection: keep-alive\r\n")
     lines.append(b"Content-Length: %d\r\n\r\n" % len(answer.body))
-    if not framing.is_head:
+    if framing.request.method != "HEAD":
         lines.append(answer.body)
     return b"".join(lines)

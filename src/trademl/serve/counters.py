@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -45,7 +46,7 @@ class StrategyCounters:
     n_swaps: int = 0
     n_swaps_refused: int = 0
     n_ledger_away: int = 0
-    refused: dict[int, int] = field(default_factory=dict)
+    refused: Counter[int] = field(default_factory=Counter)  # answers that are errors, by status
     tier_changes: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,10 +60,6 @@ class StrategyCounters:
         latency.sum_s += seconds
         queue.counts[bisect_left(BOUNDS_S, queue_s)] += 1
         queue.sum_s += queue_s
-
-    def refuse(self, status: int) -> None:
-        """Count a request that was answered with an error."""
-        self.refused[status] = self.refused.get(status, 0) + 1
 
     def change_tier(self, old: str, new: str) -> None:
         """Count a step on the ladder."""

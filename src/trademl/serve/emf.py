@@ -38,6 +38,8 @@ class Reporter:
     ----------
     strategies : callable
         Returns those that are served now, by name.
+    n_refused : callable
+        Returns how many requests for no strategy were answered with an error.
     """
 
     def __init__(
@@ -45,7 +47,10 @@ class Reporter:
         strategies: Callable[[], Mapping[str, Reported]],
         worker: int | None = None,
         wall_s: Callable[[], float] = time.time,
+        *,
+        n_refused: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._n_refused, self._n_refused_before = n_refused, 0
         self._strategies, self._worker, self._wall_s = strategies, worker, wall_s
         self._before: dict[str, Counted] = {}
 
@@ -58,6 +63,15 @@ class Reporter:
             self._before[name] = now
             for line in metric_lines(name, period, strategy.level, timestamp_ms, self._worker):
                 _log.info("", extra={"raw": line})
+        self._report_refused(timestamp_ms)
+
+    def _report_refused(self, timestamp_ms: int) -> None:
+        """Log how many requests for no strategy were refused; nothing where there was none."""
+        now, before = self._n_refused(), self._n_refused_before
+        self._n_refused_before = now
+        if now > before:
+            line = _line({}, {"Refused": now - before}, timestamp_ms, _about(self._worker))
+            _log.info("", extra={"raw": line})
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,7 @@ def metric_lines(
         whole.sum_s += part.sum_s
     abstained = period.tiers[ABSTAIN].n if ABSTAIN in period.tiers else 0
     values = {"Requests": whole.n, **period.counts, "Abstained": abstained, "Level": level}
-    about = {} if worker is None else {"Worker": worker}
+    about = _about(worker)
     lines = [
         _line({"Strategy": strategy}, values | _times(whole), timestamp_ms, about),
     ]
@@ -146,6 +160,10 @@ def quantile_s(histogram: Histogram, share: float) -> float:
         if seen >= wanted and seen:
             return bound
     return 0.0
+
+
+def _about(worker: int | None) -> dict[str, int]:
+    return {} if worker is None else {"Worker": worker}
 
 
 def _difference(now: Histogram, before: Histogram) -> Histogram:

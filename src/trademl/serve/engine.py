@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
 from trademl.serve.capture import Capture
@@ -17,7 +19,7 @@ from trademl.serve.capture_sinks import open_sink
 from trademl.serve.emf import Reporter
 from trademl.serve.event_writer import Event, EventKind, EventWriter
 from trademl.serve.following import Follower, Newest
-from trademl.serve.handler import Handler, Reply
+from trademl.serve.handler import INVOCATIONS, Handler, Reply
 from trademl.serve.live_strategy import LiveStrategy, Machine, ModelChange, TierChange
 from trademl.serve.messages import Answer, Request
 from trademl.serve.metrics import CONTENT_TYPE, exposition
@@ -85,7 +87,9 @@ class Engine:
         self._live: dict[str, LiveStrategy] = {}
         self._observed: Observed | None = None
         number = None if config.worker is None else config.worker.number
-        self._reporter = Reporter(lambda: self._live, number)
+        self._name_of: Callable[[Request], str] = lambda _: ""
+        self._refused: Counter[int] = Counter()  # by status, of requests for no strategy
+        self._reporter = Reporter(lambda: self._live, number, n_refused=self._refused.total)
         self._peers = None if config.worker is None else Peers(config.worker, self._metrics)
 
     @property
@@ -97,6 +101,13 @@ class Engine:
     def on_refused(self) -> Callable[[Request, Answer], None] | None:
         """Shown requests that are answered before they reach the handler; None looks at none."""
         return None if self._observed is None else self._observed.show
+
+    def count_error(self, request: Request, answer: Answer) -> None:
+        """Count an answer that is an error, with the strategy that it was meant for."""
+        name = self._name_of(request)
+        strategy = self._live.get(name if request.path == INVOCATIONS else _inside(name))
+        counts = self._refused if strategy is None else strategy.counters.refused
+        counts[answer.status] += 1
 
     async def start(self) -> Callable[[Request], Reply]:
         """Load what must be in memory, and return what answers.
@@ -110,6 +121,7 @@ class Engine:
         """
         observers = _observers(self._config)
         handler = await self._handler()
+        self._name_of = handler.name_of
         if not observers:
             return handler
         self._observed = Observed(handler, handler.name_of, observers)
@@ -131,6 +143,14 @@ class Engine:
         return Handler(
             named, self._config, metrics=self._peers.metrics, complaint=self._peers.complaint
         )
+
+    async def load_all(self) -> None:
+        """Load every model of the ladders, the biggest last; one that cannot be is logged."""
+        for strategy in self._live.values():
+            for held in reversed(strategy.ladder):
+                if held.model is None:
+                    with suppress(TrademlError):
+                        await self._pool.begin(held)
 
     async def review(self) -> None:
         """Look at the load again and again, until cancelled."""
@@ -234,6 +254,7 @@ class Engine:
             list(self._live.values()),
             self._pool.used_bytes,
             self._events,
+            refused=self._refused,
             now_s=self._machine.wall_ns() / 1e9,
         )
         if self._observed is not None:

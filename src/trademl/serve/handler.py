@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import orjson
 
 from trademl.serve.live_strategy import LiveStrategy
-from trademl.serve.messages import Answer, Request, failure, identified
+from trademl.serve.messages import Answer, Request, failure
 from trademl.serve.multi_model import MultiModel
 from trademl.serve.rows import RequestError, shown
 from trademl.serve.settings import MIB, ServerConfig
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 # With the largest body allowed, 25 MiB, four at a time stay within SageMaker's 100 MB.
 _CONCURRENT_TRANSFORMS = 4
+INVOCATIONS = "/invocations"
 _STRATEGY, _VARIANT = b"x-trademl-strategy", b"x-amzn-sagemaker-target-variant"
 _NAMES = frozenset((_STRATEGY, _VARIANT))
 
@@ -58,7 +59,7 @@ class Handler:
         self._multi_model, self._complaint = multi_model, complaint
         self._max_payload_mib = max(1, config.max_body_bytes // MIB)
         self._routes: dict[str, Mapping[str, Route]] = {
-            "/invocations": {"POST": self._invoke},
+            INVOCATIONS: {"POST": self._invoke},
             "/ping": {"GET": self._ping},
             "/execution-parameters": {"GET": self._execution_parameters},
         }
@@ -81,8 +82,6 @@ class Handler:
             said = {"request_id": request.id.decode("latin-1")}
             _log.exception("%s %s failed", request.method, request.path, extra={"fields": said})
             reply = failure(500, "the server failed to answer: its log says why")
-        if type(reply) is Answer and reply.status >= 400:
-            return identified(reply, request)
         return reply
 
     def _answer_elsewhere(self, request: Request) -> Reply:
@@ -100,7 +99,7 @@ class Handler:
 
     def name_of(self, request: Request) -> str:
         """Return which strategy answers a request; empty if none does."""
-        if request.path == "/invocations":
+        if request.path == INVOCATIONS:
             try:
                 return self._strategy(request).name
             except RequestError:
@@ -118,16 +117,15 @@ class Handler:
         strategy = self._default
         if strategy is None or not _NAMES.isdisjoint(request.headers):
             strategy = self._strategy(request)
-        try:
-            return strategy.answer(request)
-        except RequestError as error:
-            strategy.counters.refuse(error.status)
-            return failure(error.status, str(error))
+        return strategy.answer(request)
 
     def _strategy(self, request: Request) -> LiveStrategy:
-        given = request.headers.get(_STRATEGY) or request.headers.get(_VARIANT)
+        named, variant = request.headers.get(_STRATEGY), request.headers.get(_VARIANT)
+        given = named or variant
         name = given.decode("latin-1") if given else ""
         strategy = self._strategies.get(name) if given else self._default
+        if strategy is None and not named and len(self._strategies) == 1:
+            return next(iter(self._strategies.values()))  # SageMaker's own name, and no strategy's
         if strategy is None:
             known = ", ".join(self._strategies) or "none"
             raise RequestError(404, f"no strategy {shown(name)}: this server has {known}")

@@ -25,6 +25,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         raise refused(host, port, error) from error
 
 
+def check_free(host: str, port: int) -> None:
+    """Return if a server could listen at an address now; raise `ServeError` if not."""
+    open_socket(host, port).close()
+
+
 def refused(host: str, port: int, error: OSError) -> ServeError:
     """Return what to tell who asked for an address that the system refuses."""
     if error.errno == errno.EADDRINUSE:

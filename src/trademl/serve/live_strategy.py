@@ -34,7 +34,7 @@ from trademl.serve.ladder import (
     tier_names,
     why_fresh,
 )
-from trademl.serve.messages import Answer, Request, failure, identified
+from trademl.serve.messages import Answer, Request, failure
 from trademl.serve.model_pool import Held, ModelPool
 from trademl.serve.provenance import Provenance, abstention, brief_abstention, decision
 from trademl.serve.rows import RequestError, shown
@@ -341,7 +341,6 @@ class LiveStrategy:
         question.tried = choice.model + 1
         if question.tried < len(self.ladder):
             return self._descend(question)
-        self.counters.refuse(500)
         return failure(500, "the server failed to answer: its log says why")
 
     def _decide(
@@ -433,8 +432,7 @@ class LiveStrategy:
     def _settle(self, question: _Question, answer: Answer | asyncio.Future[Answer]) -> None:
         answered = question.answered
         if answered is not None and isinstance(answer, Answer) and not answered.done():
-            is_error = answer.status >= 400
-            answered.set_result(identified(answer, question.request) if is_error else answer)
+            answered.set_result(answer)
 
     def _lane(self, held: Held) -> Lane:
         model = held.model

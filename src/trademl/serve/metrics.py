@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from trademl.serve.counters import BOUNDS_S, Histogram, by_tier
@@ -28,12 +28,15 @@ def exposition(
     model_bytes: int,
     events: EventWriter | None = None,
     *,
+    refused: Mapping[int, int] | None = None,
     now_s: float,
 ) -> bytes:
     """Return what is measured of strategies, the memory of models, and events for the ledger.
 
     Parameters
     ----------
+    refused : mapping of int to int, optional
+        By status, how many requests for no strategy were answered with an error.
     now_s : float
         Seconds since 1970, which the age of models is told by.
     """
@@ -45,9 +48,9 @@ def exposition(
             lines.append(f"trademl_{name}_total{_labels(strategy=strategy.name)} {value}")
     lines += _head("trademl_refused_requests_total", "counter", "Requests answered with an error.")
     lines.extend(
-        f"trademl_refused_requests_total{_labels(strategy=s.name, status=str(status))} {count}"
-        for s in strategies
-        for status, count in s.counters.refused.items()
+        f"trademl_refused_requests_total{_labels(strategy=name, status=str(status))} {count}"
+        for name, counts in (*((s.name, s.counters.refused) for s in strategies), ("", refused))
+        for status, count in (counts or {}).items()
     )
     lines += _head("trademl_tier_changes_total", "counter", "Steps on the ladder.")
     lines.extend(

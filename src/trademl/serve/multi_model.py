@@ -130,11 +130,7 @@ class MultiModel:
     def _invoke(self, request: Request) -> Reply:
         entry = self._loaded(_name_in(request.path))
         assert entry.strategy is not None  # noqa: S101  (those that are loaded have one)
-        try:
-            return entry.strategy.answer(request)
-        except RequestError as error:
-            entry.strategy.counters.refuse(error.status)
-            raise
+        return entry.strategy.answer(request)
 
     def _loaded(self, name: str) -> _Entry:
         entry = self._entries.get(name)

@@ -22,6 +22,7 @@ _SHOWN = {
     b"X-Trademl-Model": "model",
     b"X-Trademl-Reason": "reason",
     b"X-Trademl-Queue-Ms": "queue_ms",
+    b"X-Trademl-Region": "region",  # of a route
 }
 
 _log = logging.getLogger(__name__)

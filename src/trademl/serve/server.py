@@ -187,7 +187,14 @@ class _Life:
         engine = Engine(self._strategies, self._config, self._events)
         try:
             handler = await engine.start()
-            shared = Shared(self._config, handler, self._access, engine.turns, engine.on_refused)
+            shared = Shared(
+                self._config,
+                handler,
+                self._access,
+                engine.turns,
+                on_refused=engine.on_refused,
+                on_error=engine.count_error,
+            )
             if self._config.worker is not None:  # it ends with the process that started it
                 asyncio.get_running_loop().add_reader(self._config.worker.lifeline, stop.set)
             beside = [engine.review()]

@@ -13,7 +13,9 @@ from trademl.serve.capture import CaptureConfig
 
 MIB = 2**20
 MAX_BODY_MIB = 25
+LONGEST_TIMEOUT_S = 3600.0
 EMF_S = 60.0  # CloudWatch keeps one value a minute
+LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # of a container, which only its platform reaches
 
 
@@ -36,7 +38,7 @@ class ServerConfig:
     idle_timeout_s : float
         How long a connection may stay open without a request.
     read_timeout_s : float
-        From the first byte of a request to its last.
+        From the first byte of a request to its last; at most an hour.
     linger_s : float
         How long a refused client may go on sending, so that it gets to read the refusal.
     drain_s : float
@@ -66,7 +68,7 @@ class ServerConfig:
         Which requests are kept with their answers, and where.
     """
 
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 8080
     max_body_bytes: int = 6 * MIB
     max_head_bytes: int = 16 * 1024
@@ -94,9 +96,15 @@ class ServerConfig:
             raise ConfigError(f"port {self.port} is out of range: expected 0 to 65535")
         if not 0 < self.max_body_bytes <= MAX_BODY_MIB * MIB:
             raise ConfigError(
-                f"max_body_bytes is {self.max_body_bytes}: expected 1 to {MAX_BODY_MIB * MIB}"
+                f"max_body_bytes (--max-body-mib) is {self.max_body_bytes / MIB:g} MiB: expected "
+                f"above 0, up to {MAX_BODY_MIB} MiB"
             )
-        for name in ("max_head_bytes", "max_connections", "idle_timeout_s", "read_timeout_s"):
+        if not 0 < self.read_timeout_s <= LONGEST_TIMEOUT_S:
+            raise ConfigError(
+                f"read_timeout_s (--timeout-s) is {self.read_timeout_s:g}: expected above 0, up to "
+                f"{LONGEST_TIMEOUT_S:g}"
+            )
+        for name in ("max_head_bytes", "max_connections", "idle_timeout_s"):
             self._check(name, getattr(self, name) > 0, "more than 0")
         self._check("follow_s", self.follow_s > 0, "more than 0")
         for name in ("linger_s", "drain_s", "threads"):

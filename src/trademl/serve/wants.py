@@ -8,6 +8,7 @@ between several.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -38,7 +39,7 @@ class Wants(NamedTuple):
     feed_health : str
         What is wrong with its feed; ``0`` or ``ok`` if nothing is.
     spread : float or None
-        Between bid and ask, in quote currency.
+        Between bid and ask, in quote currency; 0 or more.
     sent_ns : int or None
         When it sent the request, UTC: its deadline then counts from there, so that time spent in
         queues before the server counts too. It takes clocks that agree.
@@ -61,6 +62,8 @@ class Wants(NamedTuple):
         if self.feature_time_ns is None:
             return "the features have no time" if rule.needs_feature_time else ""
         age_s = (now_ns - self.feature_time_ns) / _NS_PER_S
+        if -age_s > rule.max_clock_ahead_s:
+            return f"the feature time is {-age_s:.3f} s in the future, by the server's clock"
         if rule.max_feature_age_s and age_s > rule.max_feature_age_s:
             return f"the features are {age_s:.3f} s old, more than {rule.max_feature_age_s:g} s"
         return ""
@@ -116,8 +119,8 @@ def _nanoseconds(header: bytes, value: bytes) -> int:
     return int(_number(header, value, int, 0, 2**63))
 
 
-def _any_number(header: bytes, value: bytes) -> float:
-    return _number(header, value, float, -math.inf, math.inf)
+def _spread(header: bytes, value: bytes) -> float:
+    return _number(header, value, float, 0.0, sys.float_info.max)
 
 
 def _number(
@@ -161,7 +164,7 @@ _READERS: dict[bytes, tuple[str, Callable[[bytes, bytes], Any]]] = {
     b"x-trademl-explain": ("wants_reasons", _is(b"true", b"false")),
     b"x-trademl-feature-time-ns": ("feature_time_ns", _nanoseconds),
     b"x-trademl-feed-health": ("feed_health", _text),
-    b"x-trademl-spread": ("spread", _any_number),
+    b"x-trademl-spread": ("spread", _spread),
     b"x-trademl-sent-ns": ("sent_ns", _nanoseconds),
 }
 HEADERS = frozenset(_READERS)

@@ -9,6 +9,7 @@ import pytest
 from trademl.errors import BrokerError, ConfigError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge, Lease
+from trademl.live.hedge import recover
 from trademl.live.hedge_size import HedgeConfig
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.outbox import queue
@@ -45,7 +46,7 @@ class World:
         holder = LeaseHolder(
             self.ledger, "s", home="hk", region=region, holder=f"hedge-{region}-{id(object())}"
         )
-        sender = Sender(self.ledger, broker or self.broker, "s", kinds=("hedge",))
+        sender = Sender(self.ledger, broker or self.broker, "s", kinds=("hedge",), region=region)
         return HedgeWatch(
             self.ledger, "s", config, holder, sender,
             is_server_up=lambda: self.server, is_market_up=lambda: self.market,
@@ -137,7 +138,33 @@ def test_another_region_that_trades_on_takes_it_back_and_its_own_end_is_another_
     assert [order.status for order in world.hedges()].count("sent") == 1
 
 
-def test_a_hedge_whose_sender_died_is_sent_by_the_next(world):
+def test_a_hedge_that_was_taken_back_by_hand_stays_so_and_the_lease_is_left_alone(world):
+    world.expire()
+    looks(world.watch())
+    recover(world.ledger, "s")
+    token, watch = lease_state(world.ledger, "s").token, world.watch()
+    looks(watch)
+    assert watch.look().why == "this outage was hedged, and the hedge taken back by hand"
+    assert lease_state(world.ledger, "s").token == token
+    assert [order.status for order in world.hedges()] == ["cancelled"]
+
+
+def test_one_regions_watch_leaves_orders_for_anothers_broker_alone(world):
+    world.expire()
+    us = PaperOptions(world.folder / "us.jsonl", fills_at_once=False)
+    eu = PaperOptions(world.folder / "eu.jsonl", fills_at_once=False)
+    looks(world.watch("us", broker=us))
+    other = world.watch("eu", broker=eu)
+    looks(other)
+    world.trade()
+    assert other.look().standing == "recovered"
+    assert [order.status for order in world.hedges()] == ["cancelling"]  # us must tell its own
+    looks(world.watch("us", broker=us), 1)
+    assert [order.status for order in world.hedges()] == ["cancelled"]
+
+
+@pytest.mark.parametrize("region", ["us", "eu"])
+def test_a_hedge_whose_sender_died_is_sent_by_the_next(world, region):
     world.expire()
 
     class Dies(PaperOptions):
@@ -149,8 +176,8 @@ def test_a_hedge_whose_sender_died_is_sent_by_the_next(world):
         looks(watch)
     world.expire()  # the lease of the one that died ends
 
-    assert looks(world.watch()) == ["hedged"] * MISSES
-    assert [order.status for order in world.hedges()] == ["sent"]
+    assert looks(world.watch(region)) == ["hedged"] * MISSES
+    assert [(row.status, row.payload["region"]) for row in world.hedges()] == [("sent", region)]
 
 
 def test_a_hedge_waits_for_its_broker_under_the_lease(world):

@@ -167,7 +167,7 @@ def counters() -> StrategyCounters:
     found.latency[0].add(0.03)
     found.latency[3].add(0.03)
     found.n_rows = 120
-    found.refuse(400)
+    found.refused[400] += 1
     return found
 
 

@@ -12,7 +12,7 @@ from trademl.serve.messages import Request
 from trademl.serve.routing.breaker import Breaker, BreakerPolicy, asked, failed, may_ask, succeeded
 from trademl.serve.routing.exchange import Exchange, HedgeBudget
 from trademl.serve.routing.latency import Latency
-from trademl.serve.routing.region import Region
+from trademl.serve.routing.region import Region, RegionError
 from trademl.serve.routing.settings import (
     RegionConfig,
     RouteConfig,
@@ -192,6 +192,66 @@ def test_after_failures_in_a_row_a_region_is_left_alone():
     for _ in range(ROUTE.failures + 2):
         assert ask(regions).region == "us"
     assert bad.asked == ROUTE.failures
+
+
+@pytest.mark.parametrize(("is_up", "stays_up"), [(False, True), (True, False)])
+def test_a_region_that_is_away_has_time_to_open_a_connection(is_up, stays_up):
+    route = replace(ROUTE, health_timeout_s=0.05, fall=1)
+    far = region("us", Fake(0.1), route=route)
+    far.is_up = is_up
+    with asyncio.Runner() as runner:
+        runner.run(far.look())
+    assert far.is_up is stays_up
+
+
+def standing(found):
+    facts = found.facts(Clock()())
+    names = ("is_up", "since", "last_failure", "last_failure_at", "last_failure_over_at")
+    return tuple(facts[name] for name in names)
+
+
+def test_a_failure_that_is_over_says_when_it_was_and_when_it_ended():
+    second = iter(range(100))
+    found = Region(
+        RegionConfig("us", "http://127.0.0.1:1"), replace(ROUTE, fall=2), clock=Clock(),
+        wall_ns=lambda: next(second) * 10**9,
+    )  # fmt: skip
+    well, gone = Fake(), Fake(error=OSError("gone"))
+    at = "1970-01-01T00:00:{:02}.000Z".format
+
+    async def run():
+        assert standing(found) == (False, at(0), "", None, None)
+        found._upstream = well
+        await found.look()  # seen at 1
+        assert standing(found) == (True, at(1), "", None, None)
+        found._upstream = gone
+        await found.look()  # a miss at 2
+        assert standing(found) == (True, at(1), "gone", at(2), None)
+        await found.look()  # and at 3: it is away
+        assert standing(found) == (False, at(3), "gone", at(3), None)
+        found._upstream = well
+        await found.look()  # back at 4
+        await found.look()
+        assert standing(found) == (True, at(4), "gone", at(3), at(5))
+
+    with asyncio.Runner() as runner:
+        runner.run(run())
+
+
+def test_a_request_that_failed_is_over_with_one_that_is_answered_not_with_a_health_check():
+    found = region("us", Fake(status=401))
+
+    async def run():
+        with pytest.raises(RegionError):
+            await found.ask("POST", "/invocations", {}, b"1", 1.0)
+        found._upstream = Fake()
+        await found.look()
+        assert standing(found)[4] is None
+        await found.ask("POST", "/invocations", {}, b"1", 1.0)
+        assert standing(found)[4] >= standing(found)[3]
+
+    with asyncio.Runner() as runner:
+        runner.run(run())
 
 
 def test_the_region_that_takes_less_is_asked_first():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from trademl.serve.counters import BOUNDS_S, Histogram
@@ -17,7 +17,11 @@ _STANDINGS: tuple[Standing, ...] = ("closed", "half open", "open")
 
 
 def exposition(
-    regions: Sequence[Region], budget: HedgeBudget, n_without_region: int, now_s: float
+    regions: Sequence[Region],
+    budget: HedgeBudget,
+    n_without_region: int,
+    refused: Mapping[int, int],
+    now_s: float,
 ) -> bytes:
     """Return everything that is measured; names of regions need no escaping."""
     by_region: dict[tuple[str, str, str], list[float]] = {
@@ -54,6 +58,11 @@ def exposition(
         ("no_region_total", "Requests that no region answered.", n_without_region),
     ):
         lines += [*_head(name, "counter", meaning), f"trademl_route_{name} {value}"]
+    lines += _head("refused_requests_total", "counter", "Requests answered with an error.")
+    lines += [
+        f'trademl_route_refused_requests_total{{status="{status}"}} {count}'
+        for status, count in refused.items()
+    ]
     lines += _head("region_latency_seconds", "histogram", "Of answers, by region.")
     for region in regions:
         lines += _histogram(region.name, region.counters.latency)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -16,9 +19,13 @@ from trademl.serve.routing.breaker import Breaker, BreakerPolicy, asked, failed,
 from trademl.serve.routing.latency import Latency
 from trademl.serve.routing.settings import RegionConfig, RouteConfig
 from trademl.serve.routing.upstream import Response, Upstream
+from trademl.serve.trust import refusal
+
+_log = logging.getLogger(__name__)
 
 _TIER = b"x-trademl-tier"
 _KNOWN = frozenset(status.value for status in HTTPStatus)
+_TO_OPEN = 4  # round trips to a region that is away: TCP, TLS (two before 1.3), the question
 
 
 class RegionError(Exception):
@@ -33,6 +40,24 @@ class RegionCounters:
     n_failures: int = 0
     n_given_up: int = 0  # another region answered first, or the deadline came
     n_health_failures: int = 0
+
+
+@dataclass
+class Failure:
+    """Why a region failed last.
+
+    Parameters
+    ----------
+    is_of_health : bool
+        A health check failed, else a request: an answer to another of its kind ends it.
+    at_ns, over_at_ns : int
+        UTC ns of the failure, and of that answer.
+    """
+
+    reason: str
+    is_of_health: bool
+    at_ns: int
+    over_at_ns: int | None = None
 
 
 class Region:
@@ -50,21 +75,29 @@ class Region:
         route: RouteConfig,
         *,
         clock: Callable[[], float] = time.monotonic,
+        wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         token = read_token(Path(config.token_file)) if config.token_file else ""
-        self.config, self._route, self._clock = config, route, clock
+        self.config, self._route = config, route
+        self._clock, self._wall_ns = clock, wall_ns
         self._upstream = Upstream(config.url, token=token, ca_file=config.ca_file)
         self._policy = BreakerPolicy(route.failures, route.open_s, route.longest_open_s)
         self.breaker, self.latency = Breaker(), Latency(route.decay_s)
         self.counters = RegionCounters()
-        self.is_up = False
-        self.last_failure = ""
+        self.is_up, self._since_ns = False, wall_ns()
+        self._failure: Failure | None = None
         self._misses = route.fall  # away until it is first seen
         self._asking: set[asyncio.Task[Any]] = set()
+        self._named = {"fields": {"region": config.name}}
 
     @property
     def name(self) -> str:
         return self.config.name
+
+    @property
+    def last_failure(self) -> str:
+        """Why it failed last; empty if it never did."""
+        return "" if self._failure is None else self._failure.reason
 
     @property
     def in_flight(self) -> int:
@@ -119,16 +152,21 @@ class Region:
         """Ask how it is, again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._route.health_every_s)
+            was_up = self.is_up
             await self.look()
+            if was_up and not self.is_up:
+                self._warn(f"is away: {self.last_failure}")
+            elif self.is_up and not was_up:
+                _log.info("region %s is back", self.name, extra=self._named)
 
     async def look(self) -> None:
         """Ask once how it is."""
-        timeout_s = self._route.health_timeout_s
+        timeout_s = self._route.health_timeout_s * (1 if self.is_up else _TO_OPEN)
         try:
             async with asyncio.timeout(timeout_s):
                 response = await self._upstream.ask("GET", "/ping", {})
             if response.status == HTTPStatus.OK:
-                self._misses, self.is_up = 0, True
+                self._seen()
                 return
             self._missed(f"/ping answered {response.status}")
         except TimeoutError:
@@ -141,14 +179,15 @@ class Region:
         self._upstream.close()
 
     def facts(self, now_s: float) -> dict[str, Any]:
-        """Return how it stands, safe for JSON."""
-        p95_s = self.latency.p95_s
+        """Return how it stands, safe for JSON; times in UTC, None where there is none."""
+        p95_s, failure = self.latency.p95_s, self._failure
         return {
             "name": self.name,
             "url": self.config.url,
             "market": self.config.market,
             "priority": self.config.priority,
             "is_up": self.is_up,
+            "since": _in_words(self._since_ns),
             "breaker": self.breaker.standing,
             "is_available": self.is_available(now_s),
             "in_flight": self.in_flight,
@@ -158,11 +197,16 @@ class Region:
             "failures": self.counters.n_failures,
             "given_up": self.counters.n_given_up,
             "last_failure": self.last_failure,
+            "last_failure_at": failure and _in_words(failure.at_ns),
+            "last_failure_over_at": failure and _in_words(failure.over_at_ns),
         }
 
     def _answered(self, response: Response, began_s: float, full_s: float) -> None:
         now_s = self._clock()
+        if self.breaker.standing != "closed":
+            _log.info("region %s answers again", self.name, extra=self._named)
         self.breaker = succeeded()
+        self._is_over(is_of_health=False)
         self.counters.latency.add(now_s - began_s)
         if response.headers.get(_TIER) == b"abstain":
             self.latency.took(max(full_s, now_s - began_s), now_s)
@@ -175,17 +219,36 @@ class Region:
         self.counters.n_given_up += 1
 
     def _failed(self, reason: str) -> RegionError:
-        self.breaker = failed(self.breaker, self._clock(), self._policy)
+        now_s, was_open = self._clock(), self.breaker.standing == "open"
+        self.breaker = failed(self.breaker, now_s, self._policy)
+        if self.breaker.standing == "open" and not was_open:
+            self._warn(f"is not asked for {self.breaker.until_s - now_s:g} s: {reason}")
         self.counters.n_failures += 1
-        self.last_failure = reason
+        self._failure = Failure(reason, False, self._wall_ns())
         return RegionError(f"{self.name}: {reason}")
+
+    def _warn(self, what: str) -> None:
+        _log.warning("region %s %s", self.name, what, extra=self._named)
+
+    def _seen(self) -> None:
+        self._misses = 0
+        if not self.is_up:
+            self.is_up, self._since_ns = True, self._wall_ns()
+        self._is_over(is_of_health=True)
+
+    def _is_over(self, *, is_of_health: bool) -> None:
+        failure = self._failure
+        if failure is None or failure.is_of_health is not is_of_health:
+            return
+        if failure.over_at_ns is None:
+            failure.over_at_ns = self._wall_ns()
 
     def _missed(self, reason: str) -> None:
         self._misses += 1
         self.counters.n_health_failures += 1
-        self.last_failure = reason
+        self._failure = Failure(reason, True, self._wall_ns())
         if self._misses >= self._route.fall and self.is_up:
-            self.is_up = False
+            self.is_up, self._since_ns = False, self._failure.at_ns
             self._upstream.drop_idle()
             for task in tuple(self._asking):
                 task.cancel()  # whoever waits for it asks another region at once
@@ -205,4 +268,14 @@ def _check(response: Response) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nothing answers there"
+    if isinstance(error, ssl.SSLError):
+        return refusal(error)
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _in_words(at_ns: int | None) -> str | None:
+    """Return a time as ISO 8601, to the millisecond."""
+    if at_ns is None:
+        return None
+    at = datetime.fromtimestamp(at_ns / 1e9, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

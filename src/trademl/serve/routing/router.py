@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
+from trademl.serve.handler import INVOCATIONS
 from trademl.serve.ladder import LONGEST_S
-from trademl.serve.messages import ID_HEADERS, Answer, Request, failure
+from trademl.serve.messages import ID_HEADERS, INFERENCE_ID, REQUEST_ID, Answer, Request, failure
 from trademl.serve.provenance import Provenance, abstention
 from trademl.serve.routing.exchange import Exchange, HedgeBudget, Outcome
 from trademl.serve.routing.metrics import CONTENT_TYPE, exposition
@@ -51,8 +53,9 @@ class Router:
         self._clock, self._wall_ns = clock, wall_ns
         self.budget = HedgeBudget(config.hedge_budget)
         self.n_without_region = 0
+        self.refused: Counter[int] = Counter()  # answers that are errors, by status
         self._routes: dict[str, tuple[str, Callable[[Request], Answer | asyncio.Task[Answer]]]] = {
-            "/invocations": ("POST", self._forward),
+            INVOCATIONS: ("POST", self._forward),
             "/execution-parameters": ("GET", self._forward),
             "/ping": ("GET", self._ping),
             "/regions": ("GET", self._show_regions),
@@ -68,6 +71,14 @@ class Router:
         if request.method != method:
             return failure(405, f"{request.path} takes {method}, not {request.method}", method)
         return route(request)
+
+    def name_of(self, request: Request) -> str:
+        """Return which strategy a request asks for; empty if it leaves that to the region."""
+        return request.header(b"x-trademl-strategy")[:100]
+
+    def count_error(self, _: Request, answer: Answer) -> None:
+        """Count an answer that is an error."""
+        self.refused[answer.status] += 1
 
     def facts(self) -> list[dict[str, Any]]:
         """Return how the regions stand, safe for JSON."""
@@ -85,7 +96,8 @@ class Router:
         try:
             return self._answer(request, wants, await self._outcome(request, wants))
         except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
+            said = {"request_id": request.id.decode("latin-1")}
+            _log.exception("%s %s failed", request.method, request.path, extra={"fields": said})
             return failure(500, "the route failed to answer: its log says why")
 
     async def _outcome(self, request: Request, wants: Wants) -> Outcome:
@@ -112,8 +124,9 @@ class Router:
         headers = {
             name: value
             for name, value in request.headers.items()
-            if name in _PASSED or name in ID_HEADERS or name.startswith(_PASSED_PREFIXES)
+            if name in _PASSED or (name.startswith(_PASSED_PREFIXES) and name != INFERENCE_ID)
         }
+        headers[REQUEST_ID] = request.id  # one id in the logs of both
         headers[_DEADLINE] = b"%.3f" % max(0.0, left_s * 1000)
         if wants.sent_ns is not None:  # what is left counts from now
             headers[_SENT] = b"%d" % self._wall_ns()
@@ -123,6 +136,9 @@ class Router:
         response = outcome.response
         if response is None:
             self.n_without_region += 1
+            if request.path != INVOCATIONS:  # only a decision can be abstained from
+                head = _REGION % b"none"
+                return failure(503, f"no answer: {outcome.reason}, see /regions", head=head)
             waited_s = self._clock() - request.arrived_s
             found = Provenance("abstain", outcome.reason, queue_s=waited_s)
             answer = abstention(request, wants, found)
@@ -150,5 +166,7 @@ class Router:
         return Answer(200, orjson.dumps({"regions": self.facts()}))
 
     def _show_metrics(self, _: Request) -> Answer:
-        facts = exposition(self._regions, self.budget, self.n_without_region, self._clock())
+        facts = exposition(
+            self._regions, self.budget, self.n_without_region, self.refused, self._clock()
+        )
         return Answer(200, facts, CONTENT_TYPE)

@@ -8,6 +8,8 @@ from typing import Any
 
 from trademl.serve.access import Access, read_tokens
 from trademl.serve.connection import Shared
+from trademl.serve.observing import Observed
+from trademl.serve.request_log import RequestLog
 from trademl.serve.routing.region import Region
 from trademl.serve.routing.router import Router
 from trademl.serve.routing.settings import Regions
@@ -72,7 +74,11 @@ class _Life:
             if self._tell is not None:
                 self._tell(url, router.facts())
 
-        shared = Shared(self._config, router, self._access, turns)
+        shared = Shared(self._config, router, self._access, turns, on_error=router.count_error)
+        if self._config.log_per_s is not None:
+            log = RequestLog(self._config.log_per_s)
+            observed = Observed(router, router.name_of, [log])
+            shared.handler, shared.on_refused = observed, observed.show
         try:
             await answer_until(
                 stop, shared, self._tls, ready, [region.watch() for region in self._regions]

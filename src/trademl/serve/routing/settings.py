@@ -61,6 +61,10 @@ class RegionConfig:
             raise ConfigError(
                 f"region {self.name}: url is {self.url!r}, expected such as http://10.0.0.1:8080"
             )
+        if self.ca_file and parts.scheme != "https":
+            raise ConfigError(
+                f"region {self.name} has a ca_file and the url {self.url}: expected https://"
+            )
         if self.market:
             market_address(self.market)
 
@@ -82,7 +86,8 @@ class RouteConfig:
         Second questions for each request, at most, so that a slow day is not twice the load.
         Regions that failed do not count.
     health_every_s, health_timeout_s : float
-        How often ``/ping`` is asked, and how long its answer may take.
+        How often ``/ping`` is asked, and how long its answer may take; four times as long from a
+        region that is away, to which a connection must be opened first.
     fall : int
         A region is away after so many health checks in a row that failed; one that succeeds
         brings it back.

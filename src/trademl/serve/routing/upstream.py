@@ -7,7 +7,6 @@ be taken for the next request's.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 import httptools
 
-from trademl.errors import ConfigError
+from trademl.serve.trust import client_context
 
 _MOST_IDLE = 64
 _LARGEST_ANSWER = 64 * 2**20
@@ -53,7 +52,7 @@ class Upstream:
         parts = urlsplit(url)
         is_tls = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port or (443 if is_tls else 80)
-        self._tls = _tls(ca_file) if is_tls else None
+        self._tls = client_context(ca_file) if is_tls else None
         self._common = f"Host: {parts.netloc.rpartition('@')[2]}\r\n".encode()
         if token:
             self._common += f"Authorization: Bearer {token}\r\n".encode()
@@ -207,13 +206,3 @@ class _Wire(asyncio.Protocol):
     def _fail(self, reason: str) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(ConnectionError(reason))
-
-
-def _tls(ca_file: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if ca_file:
-        try:
-            context.load_verify_locations(ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"{ca_file}: no certificates in PEM form ({error})") from error
-    return context
