@@ -31,7 +31,7 @@ from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
 from trademl.serve.deployments import current_deployment, served_model
-from trademl.serve.server import BackgroundServer
+from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
         trades = backtested(strategy, opened)
         here = trade_live(strategy, opened, LiveOptions(trade_refused=True))
         model = served_model(current_deployment("small", opened.ledger), opened.store)
-        with BackgroundServer(model) as server:
+        with shared_server(ServedStrategy("small", (model,))) as server:
             asked = LiveOptions(trade_refused=True, url=server.url)
             there = trade_live(strategy, opened, asked)
     assert here["n_trades"] == len(trades) > 0
@@ -92,6 +92,52 @@ def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
     for name in ("n_trades", "net_pnl", "outcomes"):
         assert there[name] == here[name]
     assert without_id(there["open"]) == without_id(here["open"])
+
+
+class Eager:
+    """Another strategy's model, of as many columns: it would buy always."""
+
+    columns = tuple(map(str, range(65)))
+    schema_hash = "eager"
+
+    def predict(self, features_ND):
+        score_N = np.ones(len(features_ND), np.float32)
+        return score_N, score_N
+
+
+EAGER = ServedModel(Eager(), "model-00000000cafe")
+
+
+def shared_server(*strategies):
+    """Return a server that answers for another strategy first."""
+    return BackgroundServer([ServedStrategy("btc", (EAGER,)), *strategies])
+
+
+def test_a_server_that_does_not_have_the_strategy_is_refused_unless_its_name_is_said(
+    project, workspace, monkeypatch
+):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with Workspace(workspace) as opened:
+        model = served_model(current_deployment("small", opened.ledger), opened.store)
+        with BackgroundServer(model) as server:
+            with pytest.raises(ServeError, match="has default; say with --endpoint what it calls"):
+                trade_live(strategy, opened, LiveOptions(url=server.url))
+            found = trade_live(strategy, opened, LiveOptions(url=server.url, endpoint="default"))
+    assert found["tiers"].keys() == {"biggest", "none"}
+    with pytest.raises(ConfigError, match="give its --url too"):
+        LiveOptions(endpoint="default")
+
+
+def test_a_model_that_is_none_of_the_strategys_is_refused(project, workspace, monkeypatch):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with Workspace(workspace) as opened:
+        with BackgroundServer([ServedStrategy("small", (EAGER,))]) as server:
+            message = "answers for small with model-00000000cafe, which is none of its models here"
+            with pytest.raises(ServeError, match=message):
+                trade_live(strategy, opened, LiveOptions(url=server.url))
+        assert opened.ledger.rows(LiveRun) == []
 
 
 def without_id(left_open):

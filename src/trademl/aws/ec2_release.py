@@ -17,6 +17,7 @@ from trademl.aws.endpoint_plan import HostedModel, hosted_model
 from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.errors import ConfigError
+from trademl.serve.container import DEFAULT_NAME
 from trademl.serve.served import Mode
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import artifact_id, digest_file
@@ -25,6 +26,7 @@ from trademl.train.model import load_binary_model
 ROOT, UNITS = "/opt/trademl", "/etc/systemd/system"
 MAX_USER_DATA_BYTES = 16 * 1024
 _ECR = re.compile(r"(\d{12}\.dkr\.ecr\.([a-z0-9\-]+)\.[a-z.]+)/")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]*")
 
 
@@ -120,6 +122,7 @@ def plan_release(
     *,
     strategy: str,
     mode: Mode = "shadow",
+    endpoint: str = DEFAULT_NAME,
     root: str = ROOT,
     units: str = UNITS,
     tries: int = 60,
@@ -130,6 +133,8 @@ def plan_release(
     ----------
     mode : {"live", "shadow"}
         What its answers say of the model.
+    endpoint : str
+        What its callers call the strategy.
     root, units : str
         Folders of releases and of systemd's units on the machine.
     tries : int
@@ -138,21 +143,25 @@ def plan_release(
     Raises
     ------
     ConfigError
-        If ``[aws]`` or ``[hosting]`` lacks something, or the image is no address.
+        If ``[aws]`` or ``[hosting]`` lacks something, the image is no address, or the endpoint's
+        name is none that a unit can hold.
     """
     check_launchable(aws)
     check_hostable(hosting)
     if not _IMAGE.fullmatch(hosting.image):
         raise ConfigError(f"image is {hosting.image!r}, expected an address without spaces")
+    if not _NAME.fullmatch(endpoint):
+        raise ConfigError(f"endpoint is {endpoint!r}, expected letters, digits, - _ and .")
     hosted = hosted_model(model, aws, hosting, mode)
     given = {"model": hosted.name, "bind": ec2.bind, "port": ec2.port, "files": _templates()}
+    given["endpoint"] = endpoint
     release = artifact_id("release", {}, given, code="1")
     values = {
         "release": release, "root": root, "units": units, "folder": f"{root}/releases/{release}",
         "bind": f"[{ec2.bind}]" if ":" in ec2.bind else ec2.bind, "port": str(ec2.port),
         "model": model.id, "mode": mode, "image": hosting.image, "region": aws.region,
         "uri": hosted.uri, "sha256": digest_file(hosted.archive), "tries": str(tries),
-        "login": _login(hosting.image), **_question(hosted),
+        "endpoint": endpoint, "login": _login(hosting.image), **_question(hosted),
     }  # fmt: skip
     unit, compose = _rendered("trademl.service", values), _rendered("compose.yaml", values)
     values |= {"unit_base64": _encoded(unit), "compose_base64": _encoded(compose)}

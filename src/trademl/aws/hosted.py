@@ -15,6 +15,7 @@ from trademl.aws.settings import AwsConfig
 from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger
 from trademl.ports import Progress
+from trademl.serve.container import DEFAULT_NAME
 from trademl.serve.deployments import current_deployment, deploy, retire
 from trademl.serve.served import Mode
 from trademl.store.artifacts import Artifact, ArtifactStore
@@ -120,8 +121,14 @@ def plan_on_ec2(
     ledger: Ledger,
     *,
     strategy: str,
+    endpoint: str = DEFAULT_NAME,
 ) -> Release:
     """Return a model's release for EC2: a champion's answers are live, any other's a shadow's.
+
+    Parameters
+    ----------
+    endpoint : str
+        What its callers call the strategy.
 
     Raises
     ------
@@ -130,7 +137,7 @@ def plan_on_ec2(
     """
     check_proof(model, store, ledger)
     mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
-    return plan_release(model, aws, hosting, ec2, strategy=strategy, mode=mode)
+    return plan_release(model, aws, hosting, ec2, strategy=strategy, mode=mode, endpoint=endpoint)
 
 
 def deploy_to_ec2(

@@ -270,6 +270,7 @@ def ec2(
             store,
             ledger,
             strategy=strategy.name,
+            endpoint=strategy.serving.endpoint,
         )
         if dry_run:
             requests = [{"RunInstances": release.launch_request}] if launch else []

@@ -23,6 +23,13 @@ def live(
     url: Annotated[
         str, typer.Option(help="Ask this model server; the model in this process otherwise.")
     ] = "",
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What that server calls the strategy; the strategy's endpoint by default.",
+        ),
+    ] = "",
     smaller: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,6 +74,7 @@ def live(
         feed=feed,
         speed=speed,
         url=url,
+        endpoint=endpoint,
         token=read_token(token_file) if token_file else "",
         trade_refused=trade_refused,
         smaller=tuple(smaller or ()),

@@ -19,7 +19,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trademl.errors import ConfigError, DataError, ServeError
+from trademl.errors import ConfigError, DataError, RefusedError, ServeError
 from trademl.etl.recordio import decode_predictions, encode_records
 from trademl.ports import Progress, Silent
 from trademl.serve.formats import CSV, JSON, JSON_LINES, RECORDIO
@@ -178,7 +178,7 @@ class ServerSession:
     def request(
         self, method: str, path: str, body: bytes = b"", **headers: str
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Return headers and body of a 200; anything else is a `ServeError`."""
+        """Return headers and body of a 200; other answers are a `RefusedError`."""
         was_open = self._connection.sock is not None
         with _plain_errors(self._url):
             try:
@@ -189,7 +189,8 @@ class ServerSession:
                 self._connection.close()  # closed while idle; to predict twice does no harm
                 response, answer = self._send(method, path, body, headers)
         if response.status != 200:
-            raise ServeError(f"{self._url} answered {response.status}: {_error_text(answer)}")
+            said = f"{self._url} answered {response.status}: {_error_text(answer)}"
+            raise RefusedError(said, response.status)
         return response.headers, answer
 
     def _send(

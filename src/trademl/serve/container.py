@@ -6,6 +6,7 @@
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
 ``TRADEML_MODEL_ID``           what answers call the model
 ``TRADEML_MODEL_MODE``         ``live`` or ``shadow``; live only if accepted where it is not set
+``TRADEML_STRATEGY``           what callers may call it in ``X-Trademl-Strategy``
 ``TRADEML_EMF``                ``off``: no figures for CloudWatch in the log
 ============================== ====================================================================
 """
@@ -23,7 +24,7 @@ from trademl.serve.served import Mode
 from trademl.serve.settings import EMF_S, EVERYWHERE, MAX_BODY_MIB, MIB, ServerConfig
 from trademl.serve.strategies import ServedStrategy
 
-MODEL_DOCUMENT = "model.json"
+MODEL_DOCUMENT, DEFAULT_NAME = "model.json", "default"
 
 
 @dataclass(frozen=True)
@@ -73,5 +74,6 @@ def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> Cont
     name, mode = environ.get("TRADEML_MODEL_ID", "model"), environ.get("TRADEML_MODEL_MODE")
     if mode not in (None, "live", "shadow"):
         raise ConfigError(f"TRADEML_MODEL_MODE is {mode!r}, expected live or shadow")
-    strategy = ServedStrategy("default", (ModelFile(name, str(folder), mode=cast("Mode", mode)),))
+    ladder = (ModelFile(name, str(folder), mode=cast("Mode", mode)),)
+    strategy = ServedStrategy(environ.get("TRADEML_STRATEGY") or DEFAULT_NAME, ladder)
     return ContainerServing((strategy,), config)

@@ -108,10 +108,11 @@ class Handler:
         _, _, rest = request.path.partition("/models/")
         return unquote(rest.removesuffix("/invoke")) if request.path.endswith("/invoke") else ""
 
-    def _ping(self, _: Request) -> Answer:
+    def _ping(self, request: Request) -> Answer:
         if complaint := self._complaint():
             return failure(503, complaint)
-        head = b"" if self._default is None else self._default.head
+        strategy = self._strategy(request) if request.headers.get(_STRATEGY) else self._default
+        head = b"" if strategy is None else strategy.head
         return Answer(200, content_type="", head=head)
 
     def _invoke(self, request: Request) -> Reply:

@@ -108,6 +108,16 @@ def test_an_archive_of_another_digest_is_not_installed(tmp_path, machine):
     assert "systemctl" not in (tmp_path / "log").read_text()
 
 
+def test_the_container_is_told_what_its_callers_call_the_strategy(tmp_path):
+    found = plan_release(model_artifact(tmp_path), AWS, HOSTING, EC2, strategy="es", endpoint="btc")
+
+    assert "--env TRADEML_STRATEGY=btc " in found.unit
+    container = yaml.safe_load(found.compose)["services"]["trademl"]
+    assert container["environment"]["TRADEML_STRATEGY"] == "btc"
+    with pytest.raises(ConfigError, match="endpoint is 'b c', expected letters"):
+        plan_release(model_artifact(tmp_path), AWS, HOSTING, EC2, strategy="es", endpoint="b c")
+
+
 def test_scripts_are_shell(tmp_path):
     found = release(tmp_path)
     for script in (found.install, found.user_data):
