@@ -6,9 +6,15 @@ the image's digest, and answers with the score of a model of the test's choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -22,6 +28,8 @@ from trademl.train.model_archive import MODEL_FILE
 AWS = AwsConfig(region=REGION, role_arn=ROLE, bucket=BUCKET, poll_s=0.01)
 HOSTING = HostingConfig(image=OWN_IMAGE, alarms=("too-many-errors",))
 DIGEST = "sha256:" + "ab" * 32
+_PASSED_ON = {"content-type", "accept", "x-amzn-sagemaker-custom-attributes",
+              "x-amzn-sagemaker-target-variant"}  # fmt: skip
 
 
 def linear_model(bias: float = 0.25) -> LinearModel:
@@ -148,3 +156,57 @@ class HostingService:
                 {"SpecifiedImage": image, "ResolvedImage": f"{repository}@{DIGEST}"}
             ],
         }
+
+
+@contextmanager
+def runtime_before(url: str) -> Iterator[str]:
+    """Yield the address of a SageMaker runtime that asks a server as it asks a container.
+
+    Of the headers only those of InvokeEndpoint get through, and what the container refuses is a
+    ModelError with the answer in it.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path != "/endpoints/trademl-es/invocations":
+                message = f"Endpoint {self.path.split('/')[2]} of account 1 not found."
+                self._reply(400, {"Message": message}, "ValidationError")
+                return
+            sent = {k: v for k, v in self.headers.items() if k.lower() in _PASSED_ON}
+            container = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+            model = self.headers.get("X-Amzn-SageMaker-Target-Model")
+            path = f"/models/{model}/invoke" if model else "/invocations"
+            container.request("POST", path, body, sent)
+            answer = container.getresponse()
+            content = answer.read()
+            container.close()
+            if answer.status != 200:
+                refusal = {"OriginalStatusCode": answer.status, "OriginalMessage": content.decode()}
+                self._reply(424, {"Message": "Received client error", **refusal}, "ModelError")
+                return
+            self._send(200, content, {"Content-Type": answer.headers["Content-Type"]})
+
+        def _reply(self, status: int, document: dict[str, Any], error: str) -> None:
+            headers = {"Content-Type": "application/json", "x-amzn-ErrorType": error}
+            self._send(status, json.dumps(document).encode(), headers)
+
+        def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -18,9 +18,11 @@ import numpy as np
 from trademl.aws.clients import client
 from trademl.aws.endpoint_plan import EndpointPlan
 from trademl.aws.failures import aws_errors, code_of, is_not_found
+from trademl.aws.invoking import invoke
 from trademl.aws.upload import upload_files
 from trademl.errors import CloudError
 from trademl.ports import Progress, Silent
+from trademl.serve.formats import JSON
 from trademl.train.model import load_binary_model
 
 SCORE_TOLERANCE = 1e-6
@@ -240,12 +242,8 @@ def smoke_prediction(plan: EndpointPlan, clients: EndpointClients) -> float:
     model = load_binary_model(plan.answering.archive)
     features_1D = np.asarray(model.mean_D, np.float32)[None]
     expected = float(model.scores(features_1D)[0])
-    body = json.dumps({"instances": [{"features": features_1D[0].tolist()}]})
-    with aws_errors(f"asking endpoint {plan.endpoint}"):
-        answer = clients.runtime.invoke_endpoint(
-            EndpointName=plan.endpoint, ContentType="application/json", Accept="application/json",
-            Body=body,
-        )["Body"].read()  # fmt: skip
+    body = json.dumps({"instances": [{"features": features_1D[0].tolist()}]}).encode()
+    answer, _ = invoke(clients.runtime, plan.endpoint, body, ContentType=JSON)
     try:
         score = float(json.loads(answer)["predictions"][0]["score"])
     except (ValueError, KeyError, IndexError, TypeError) as error:

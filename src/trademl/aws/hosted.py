@@ -11,12 +11,15 @@ from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
 from trademl.aws.endpoint_state import EndpointState, end_endpoint, endpoint_state
 from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
 from trademl.aws.hosting import HostingConfig
+from trademl.aws.invoking import predict_on_endpoint
 from trademl.aws.settings import AwsConfig
 from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger
 from trademl.ports import Progress
 from trademl.serve.container import DEFAULT_NAME
 from trademl.serve.deployments import current_deployment, deploy, retire
+from trademl.serve.formats import RECORDIO
+from trademl.serve.questions import Floats, Predictions
 from trademl.serve.served import Mode
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.train.proof import check_proof
@@ -110,6 +113,44 @@ def stop_on_sagemaker(
     ended = end_endpoint(name, aws.region, progress=progress, poll_s=aws.poll_s, sleep=sleep)
     retire(_place(aws, hosting, strategy), ledger)
     return ended
+
+
+def ask_sagemaker(
+    features_ND: Floats,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    *,
+    strategy: str,
+    endpoint: str = "",
+    model: str = "",
+    variant: str = "",
+    content_type: str = RECORDIO,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Return an endpoint's predictions, see `trademl.aws.invoking.predict_on_endpoint`.
+
+    Parameters
+    ----------
+    endpoint : str
+        The strategy's own where empty.
+
+    Raises
+    ------
+    ConfigError
+        If ``[aws]`` names no region.
+    CloudError, ServeError
+        As `predict_on_endpoint`.
+    """
+    own = _endpoint(aws, hosting, strategy)
+    return predict_on_endpoint(
+        endpoint or own,
+        features_ND,
+        aws.region,
+        model=model,
+        variant=variant,
+        content_type=content_type,
+        progress=progress,
+    )
 
 
 def plan_on_ec2(

@@ -130,7 +130,9 @@ class Handler:
         name = given.decode("latin-1") if given else ""
         strategy = self._strategies.get(name) if given else self._default
         if strategy is None:
-            known = ", ".join(self._strategies) or "none"
+            if not self._strategies:
+                raise RequestError(404, "this server has models only: ask /models/{name}/invoke")
+            known = ", ".join(self._strategies)
             raise RequestError(404, f"no strategy {shown(name)}: this server has {known}")
         return strategy
 

@@ -18,7 +18,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 
 if TYPE_CHECKING:
-    from trademl.serve.client import Predictions
+    from trademl.serve.questions import Predictions
 
 FILE = "predictions.parquet"
 
@@ -79,7 +79,7 @@ def _ask(
     from trademl.serve.server import BackgroundServer
 
     if url is not None:
-        return predict(url, rows.features_ND, progress=progress)
+        return predict(url, rows.features_ND, strategy=deployment.endpoint, progress=progress)
     with BackgroundServer(served_model(deployment, store)) as server:
         return predict(server.url, rows.features_ND, progress=progress)
 

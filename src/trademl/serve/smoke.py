@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trademl.errors import ServeError
 from trademl.train.model import Model
@@ -12,10 +13,13 @@ from trademl.train.model import Model
 TOLERANCE = 1e-6
 
 
-def smoke_test(url: str, model: Model, *, token: str = "", within_s: float = 30.0) -> float:
+def smoke_test(
+    url: str, model: Model, *, token: str = "", within_s: float = 30.0
+) -> NDArray[np.float32]:
     """Return a server's score of one row, if it is what the model scores here.
 
-    The row is the mean of the training rows, at which every term but the bias is nothing.
+    Of several classes it is one of each. The row is the mean of the training rows, at which every
+    term but the bias is nothing.
 
     Raises
     ------
@@ -26,13 +30,18 @@ def smoke_test(url: str, model: Model, *, token: str = "", within_s: float = 30.
 
     _wait_for_ping(url, within_s)
     features_1D = np.asarray(model.mean_D, np.float32)[None]
-    expected = float(model.scores(features_1D)[0])
-    found = float(predict(url, features_1D, token=token, timeout_s=10.0).score_N[0])
-    if abs(found - expected) > TOLERANCE:
+    expected = np.asarray(model.scores(features_1D), np.float32)
+    found = predict(url, features_1D, token=token, timeout_s=10.0).score_N
+    if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
         raise ServeError(
-            f"{url} scores {found:.6f} where the model scores {expected:.6f}: it serves another one"
+            f"{url} scores {_text(found)} where the model scores {_text(expected)}: it serves "
+            "another one"
         )
-    return found
+    return np.asarray(found[0])
+
+
+def _text(score_N: NDArray[np.float32]) -> str:
+    return ", ".join(f"{score:.6f}" for score in score_N.ravel())
 
 
 def _wait_for_ping(url: str, within_s: float) -> None:
