@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from certificates import certificate
+from running import one_line
 from serving_cases import Small, linear_model, score_of
+from trademl.errors import ConfigError, ServeError
+from trademl.live.asking import ServerThere
+from trademl.serve.client import predict
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 from trademl.train.model import save_model
 
@@ -52,3 +58,47 @@ def test_a_model_of_a_server_of_many_is_asked_by_its_name(trademl, rows, tmp_pat
     found = json.loads(done.stdout)
     assert found["id"] == "two"
     assert found["predictions"][0]["score"] == pytest.approx(score_of(2.0), abs=1e-7)
+
+
+@pytest.fixture
+def https(tmp_path):
+    """A server whose certificate an authority of its own signed; yields its url and that CA."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl makes the certificates")
+    authority = certificate(tmp_path, name="authority", host="DNS:authority")
+    cert, key = certificate(tmp_path, signed_by=authority)
+    config = ServerConfig(port=0, tls_cert=cert, tls_key=key)
+    with BackgroundServer(ServedModel(Small(), "m"), config) as server:
+        yield server.url, authority[0]
+
+
+def test_an_authority_of_ones_own_is_trusted_where_it_is_given(trademl, rows, https):
+    url, ca_file = https
+    asked = ("predict", rows, "--url", url)
+    trusted = trademl(*asked, "--ca-file", ca_file)
+    refused = trademl(*asked)
+
+    assert trusted.stdout == "2.000000  1\n4.000000  1\n"
+    assert "its certificate is not trusted" in one_line(refused)
+    assert "give the CA that signed it (--ca-file" in one_line(refused)
+
+
+def test_a_ca_file_that_is_of_no_use_is_refused(tmp_path):
+    rubbish = tmp_path / "rubbish.pem"
+    rubbish.write_text("rubbish")
+    row_ND = np.ones((1, 2), np.float32)
+
+    for path in (rubbish, tmp_path / "none.pem"):
+        with pytest.raises(ConfigError, match=f"{path}: no certificates in PEM form"):
+            predict("https://127.0.0.1:9", row_ND, ca_file=str(path))
+    with pytest.raises(ConfigError, match="is for https, and http://127.0.0.1:9 is none"):
+        predict("http://127.0.0.1:9", row_ND, ca_file=str(rubbish))
+
+
+def test_a_live_strategy_trusts_it_too(https):
+    url, ca_file = https
+    with ServerThere(url, "default", {"m"}, ca_file=str(ca_file)) as there:
+        assert there.ask(np.ones(2, np.float32), 0.0).score == 2.0
+    untrusting = ServerThere(url, "default", {"m"})
+    with pytest.raises(ServeError, match="its certificate is not trusted"), untrusting:
+        pass

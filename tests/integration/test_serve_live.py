@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from certificates import certificate
 from running import one_line
 from trademl.backtest.compare import compare
 from trademl.backtest.compiled import run_compiled
@@ -31,7 +32,7 @@ from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
 from trademl.serve.deployments import current_deployment, served_model
-from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy
+from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 
 
 @pytest.fixture
@@ -125,8 +126,9 @@ def test_a_server_that_does_not_have_the_strategy_is_refused_unless_its_name_is_
                 trade_live(strategy, opened, LiveOptions(url=server.url))
             found = trade_live(strategy, opened, LiveOptions(url=server.url, endpoint="default"))
     assert found["tiers"].keys() == {"biggest", "none"}
-    with pytest.raises(ConfigError, match="give its --url too"):
-        LiveOptions(endpoint="default")
+    for more in ({"endpoint": "default"}, {"ca_file": "ca.pem"}):
+        with pytest.raises(ConfigError, match="give its --url too"):
+            LiveOptions(**more)
 
 
 def test_a_model_that_is_none_of_the_strategys_is_refused(project, workspace, monkeypatch):
@@ -138,6 +140,18 @@ def test_a_model_that_is_none_of_the_strategys_is_refused(project, workspace, mo
             with pytest.raises(ServeError, match=message):
                 trade_live(strategy, opened, LiveOptions(url=server.url))
         assert opened.ledger.rows(LiveRun) == []
+
+
+def test_a_server_behind_an_authority_of_ones_own_is_asked(trademl, workspace, tmp_path):
+    authority = certificate(tmp_path, name="authority", host="DNS:authority")
+    cert, key = certificate(tmp_path, signed_by=authority)
+    with Workspace(workspace) as opened:
+        model = served_model(current_deployment("small", opened.ledger), opened.store)
+    config = ServerConfig(port=0, tls_cert=cert, tls_key=key)
+    with BackgroundServer([ServedStrategy("small", (model,))], config) as server:
+        found = traded(trademl, workspace, "--url", server.url, "--ca-file", authority[0])
+
+    assert found["tiers"].keys() == {"biggest", "none"}
 
 
 def without_id(left_open):

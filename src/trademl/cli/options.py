@@ -52,3 +52,12 @@ def feed_flags(
         "feed.tick_size": tick_size,
         "feed.allow_bad_quotes": allow_bad_quotes or None,
     }
+
+
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        help="PEM of the CA behind the server's certificate, where the machine does not know it.",
+    ),
+]

@@ -33,6 +33,7 @@ def predict(
     token_file: Annotated[
         Path | None, typer.Option(help="File that holds the token the server asks for, alone.")
     ] = None,
+    ca_file: options.CaFile = None,
     endpoint: Annotated[
         str,
         typer.Option(
@@ -75,18 +76,19 @@ def predict(
     if on == "local":
         flags.refuse_elsewhere()
         _refuse("needs --on sagemaker", {"--variant": variant})
+    of_a_server = {"--url": url != URL, "--token-file": token_file, "--ca-file": ca_file}
     if batch:
-        asked = {"--endpoint": endpoint, "--variant": variant, "--token-file": token_file}
+        asked = {"--endpoint": endpoint, "--variant": variant, **of_a_server}
         _refuse("is of a server: leave it out with --batch", asked)
         _batch(rows, model, output, output_format, on, flags, join_source, config, workspace, json)
         return
     if len(rows) > 1:
         raise typer.BadParameter("several files need --batch")
     if on == "local":
-        _ask(rows[0], url, token_file, endpoint, model, as_json=json)
+        _ask(rows[0], url, token_file, ca_file, endpoint, model, as_json=json)
         return
     flags.refuse_without_a_job()
-    _refuse("is of a server: leave it out", {"--url": url != URL, "--token-file": token_file})
+    _refuse("is of a server: leave it out", of_a_server)
     _ask_endpoint(rows[0], endpoint, model, variant, config, as_json=json)
 
 
@@ -99,6 +101,7 @@ def _ask(
     rows: Path,
     url: str,
     token_file: Path | None,
+    ca_file: Path | None,
     endpoint: str,
     model: str | None,
     *,
@@ -116,6 +119,7 @@ def _ask(
         token="" if token_file is None else read_token(token_file),
         strategy=endpoint,
         model=model or "",
+        ca_file="" if ca_file is None else str(ca_file),
     )
     _show(answers, as_json=as_json)
 

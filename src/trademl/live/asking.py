@@ -125,6 +125,13 @@ class ServerThere:
         is told none.
     models : container of str
         Ids of those that may answer. A server that does not say which one did is believed.
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
+
+    Raises
+    ------
+    ServeError, ConfigError
+        If the address is none, or the certificates cannot be read.
     """
 
     def __init__(
@@ -134,10 +141,11 @@ class ServerThere:
         models: Container[str],
         *,
         token: str = "",
+        ca_file: str = "",
         timeout_s: float = 10.0,
     ) -> None:
         self._url, self._strategy, self._models = url, strategy, models
-        self._session = ServerSession(url, timeout_s)
+        self._session = ServerSession(url, timeout_s, ca_file)
         self._more = {"X-Trademl-Strategy": strategy}
         if token:
             self._more["Authorization"] = f"Bearer {token}"

@@ -60,6 +60,8 @@ class LiveOptions:
         A model server to ask; the deployed model is asked in this process where empty.
     token : str
         What that server knows us by.
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
     endpoint : str
         What that server calls the strategy; the name of the strategy's endpoint where empty.
     trade_refused : bool
@@ -82,6 +84,7 @@ class LiveOptions:
     speed: float = 0.0
     url: str = ""
     token: str = ""
+    ca_file: str = ""
     endpoint: str = ""
     trade_refused: bool = False
     smaller: tuple[str, ...] = ()
@@ -93,6 +96,8 @@ class LiveOptions:
     def __post_init__(self) -> None:
         if self.endpoint and not self.url:
             raise ConfigError("--endpoint is what a server calls the strategy: give its --url too")
+        if self.ca_file and not self.url:
+            raise ConfigError("--ca-file is for a server of https: give its --url too")
         if self.region:
             check_region_name(self.region)
         if self.market:
@@ -368,7 +373,13 @@ def _adviser(
     models = [entry.id for entry in served.ladder]
     models += [rung.model for rung in strategy.serving.rungs if rung.model != DEPLOYED]
     known = KnownModels(endpoint, models, workspace.ledger)
-    return ServerThere(options.url, options.endpoint or endpoint, known, token=options.token)
+    return ServerThere(
+        options.url,
+        options.endpoint or endpoint,
+        known,
+        token=options.token,
+        ca_file=options.ca_file,
+    )
 
 
 def until_told(stop: Event) -> AbstractContextManager[None]:

@@ -41,6 +41,7 @@ def predict(
     token: str = "",
     strategy: str = "",
     model: str = "",
+    ca_file: str = "",
     progress: Progress | None = None,
 ) -> Predictions:
     """Return the server's predictions for all rows, asked in requests of at most 6 MiB.
@@ -63,6 +64,8 @@ def predict(
         Which of a server of several strategies answers; its first one where empty.
     model : str
         Which of a server of several models answers (``POST /models/{name}/invoke``).
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
     progress : Progress, optional
         Told of rows done.
 
@@ -71,6 +74,8 @@ def predict(
     ServeError
         If the server cannot be reached, refuses (its own words are quoted), answers what cannot
         be understood, or changes its model between two requests.
+    ConfigError
+        If the certificates cannot be read, or the address is none of https.
     """
     if accept not in ANSWER_FORMS:
         raise ServeError(f"cannot read {accept!r}: expected one of {', '.join(ANSWER_FORMS)}")
@@ -85,7 +90,7 @@ def predict(
     if strategy:
         headers["X-Trademl-Strategy"] = strategy
     path = f"/models/{quote(model, safe='')}/invoke" if model else "/invocations"
-    with closing(ServerSession(url, timeout_s)) as session:
+    with closing(ServerSession(url, timeout_s, ca_file)) as session:
         return ask_all(
             features_ND,
             partial(_ask, session, path, asked=headers),
@@ -143,6 +148,8 @@ class ServerSession:
             host = None
         if not host or parts.scheme not in _SCHEMES:
             raise ServeError(f"{url!r} is no server's address: expected http://host:port")
+        if ca_file and parts.scheme != "https":
+            raise ConfigError(f"{ca_file} is for https, and {url} is none: expected https://")
         self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(
