@@ -14,6 +14,7 @@ from serving_cases import Small, linear_model, score_of
 from trademl.errors import ConfigError, ServeError
 from trademl.live.asking import ServerThere
 from trademl.serve.client import predict
+from trademl.serve.freshness import Freshness
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 from trademl.train.model import save_model
 
@@ -102,3 +103,30 @@ def test_a_live_strategy_trusts_it_too(https):
     untrusting = ServerThere(url, "default", {"m"})
     with pytest.raises(ServeError, match="its certificate is not trusted"), untrusting:
         pass
+
+
+FRESH = Freshness(max_feature_age_s=3600.0, needs_feature_time=True)
+
+
+def test_a_server_that_wants_the_features_time_is_told_it(trademl, rows):
+    strategy = ServedStrategy("btc", (ServedModel(Small(), "m"),), freshness=FRESH)
+    with BackgroundServer(strategy) as server:
+        asked = ("predict", rows, "--url", server.url)
+        told = trademl(*asked, "--feature-time", "now")
+        untold = trademl(*asked)
+        old = trademl(*asked, "--feature-time", "2020-01-01T01:00:00+01:00")
+
+    assert told.stdout == "2.000000  1\n4.000000  1\n"
+    assert "the features have no time; say of when they are: --feature-time now" in (
+        one_line(untold)
+    )
+    assert "s old, more than 3600 s" in one_line(old)
+    assert "--feature-time" not in one_line(old)
+
+
+@pytest.mark.parametrize("text", ["yesterday", "2026-08-20T12:00:00", ""])
+def test_a_time_without_its_zone_is_refused(trademl, rows, text):
+    done = trademl("predict", rows, "--feature-time", text)
+
+    assert done.returncode == 2
+    assert "expected now, or a time with its zone" in " ".join(done.stderr.split())

@@ -7,7 +7,8 @@ import pytest
 
 from serving_cases import linear_model
 from trademl.errors import ServeError
-from trademl.serve.server import BackgroundServer, ServedModel
+from trademl.serve.freshness import Freshness
+from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy
 from trademl.serve.smoke import smoke_test
 from trademl.train.model import MulticlassModel
 
@@ -32,3 +33,11 @@ def test_a_server_of_another_kind_of_model_is_told():
         pytest.raises(ServeError, match="where the model scores 0.500000: it serves another one"),
     ):
         smoke_test(server.url, linear_model(1.0))
+
+
+def test_a_server_that_wants_the_features_time_is_told_that_it_is_now():
+    model = linear_model(1.0)
+    fresh = Freshness(max_feature_age_s=60.0, needs_feature_time=True)
+    strategy = ServedStrategy("btc", (ServedModel(model, "m"),), freshness=fresh)
+    with BackgroundServer(strategy) as server:
+        assert smoke_test(server.url, model) == pytest.approx(0.5)

@@ -124,6 +124,7 @@ def ask_sagemaker(
     endpoint: str = "",
     model: str = "",
     variant: str = "",
+    feature_time_ns: int | None = None,
     content_type: str = RECORDIO,
     progress: Progress | None = None,
 ) -> Predictions:
@@ -148,6 +149,7 @@ def ask_sagemaker(
         aws.region,
         model=model,
         variant=variant,
+        feature_time_ns=feature_time_ns,
         content_type=content_type,
         progress=progress,
     )

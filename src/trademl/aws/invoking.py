@@ -28,6 +28,7 @@ def predict_on_endpoint(
     *,
     model: str = "",
     variant: str = "",
+    feature_time_ns: int | None = None,
     content_type: str = RECORDIO,
     batch_rows: int = 500,
     progress: Progress | None = None,
@@ -40,6 +41,8 @@ def predict_on_endpoint(
         Of a multi-model endpoint: the model's archive, as it is called below its prefix.
     variant : str
         Which variant answers; SageMaker shares requests out by weight where empty.
+    feature_time_ns : int, optional
+        The latest tick that the features read, UTC.
 
     Raises
     ------
@@ -51,7 +54,8 @@ def predict_on_endpoint(
     runtime = client("sagemaker-runtime", region)
     target = {"TargetModel": model, "TargetVariant": variant}
     asked = {name: value for name, value in target.items() if value}
-    asked |= {"ContentType": content_type, "CustomAttributes": _ATTRIBUTES}
+    when = "" if feature_time_ns is None else f";trademl-feature-time-ns={feature_time_ns}"
+    asked |= {"ContentType": content_type, "CustomAttributes": _ATTRIBUTES + when}
     return ask_all(
         features_ND,
         partial(_ask, runtime, endpoint, asked=asked),

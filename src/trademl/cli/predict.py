@@ -45,6 +45,14 @@ def predict(
     variant: Annotated[
         str, typer.Option(metavar="NAME", help="Of sagemaker: which variant of the endpoint.")
     ] = "",
+    feature_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="The latest tick that the features read, with its zone "
+            "(2026-08-20T12:00:00Z), or now; the files do not say it, and [freshness] may want it.",
+        ),
+    ] = None,
     batch: Annotated[
         bool, typer.Option("--batch", help="Score whole files, without a server.")
     ] = False,
@@ -78,23 +86,38 @@ def predict(
         _refuse("needs --on sagemaker", {"--variant": variant})
     of_a_server = {"--url": url != URL, "--token-file": token_file, "--ca-file": ca_file}
     if batch:
-        asked = {"--endpoint": endpoint, "--variant": variant, **of_a_server}
-        _refuse("is of a server: leave it out with --batch", asked)
+        asked = {"--endpoint": endpoint, "--variant": variant, "--feature-time": feature_time}
+        _refuse("is of a server: leave it out with --batch", asked | of_a_server)
         _batch(rows, model, output, output_format, on, flags, join_source, config, workspace, json)
         return
     if len(rows) > 1:
         raise typer.BadParameter("several files need --batch")
+    at_ns = None if feature_time is None else _nanoseconds(feature_time)
     if on == "local":
-        _ask(rows[0], url, token_file, ca_file, endpoint, model, as_json=json)
+        _ask(rows[0], url, token_file, ca_file, endpoint, model, at_ns, as_json=json)
         return
     flags.refuse_without_a_job()
     _refuse("is of a server: leave it out", of_a_server)
-    _ask_endpoint(rows[0], endpoint, model, variant, config, as_json=json)
+    _ask_endpoint(rows[0], endpoint, model, variant, at_ns, config, as_json=json)
 
 
 def _refuse(why: str, given: dict[str, Any]) -> None:
     if names := [name for name, value in given.items() if value]:
         raise typer.BadParameter(f"{names[0]} {why}")
+
+
+def _nanoseconds(text: str) -> int:
+    """Return a time as UTC ns."""
+    from datetime import UTC, datetime, timedelta
+
+    try:
+        at = datetime.now(UTC) if text == "now" else datetime.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is None:
+        expected = "now, or a time with its zone, such as 2026-08-20T12:00:00Z"
+        raise typer.BadParameter(f"--feature-time is {text!r}: expected {expected}")
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
 
 
 def _ask(
@@ -104,6 +127,7 @@ def _ask(
     ca_file: Path | None,
     endpoint: str,
     model: str | None,
+    at_ns: int | None,
     *,
     as_json: bool,
 ) -> None:
@@ -120,6 +144,7 @@ def _ask(
         strategy=endpoint,
         model=model or "",
         ca_file="" if ca_file is None else str(ca_file),
+        feature_time_ns=at_ns,
     )
     _show(answers, as_json=as_json)
 
@@ -129,6 +154,7 @@ def _ask_endpoint(
     endpoint: str,
     model: str | None,
     variant: str,
+    at_ns: int | None,
     config: Path | None,
     *,
     as_json: bool,
@@ -147,6 +173,7 @@ def _ask_endpoint(
         endpoint=endpoint,
         model=model or "",
         variant=variant,
+        feature_time_ns=at_ns,
         content_type=_content_type(rows),
     )
     _show(answers, as_json=as_json)

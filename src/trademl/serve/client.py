@@ -28,6 +28,7 @@ from trademl.serve.questions import (
 from trademl.serve.trust import client_context, refusal
 
 _SCHEMES = ("http", "https")
+_FEATURE_TIME = "X-Trademl-Feature-Time-Ns"
 
 
 def predict(
@@ -42,6 +43,7 @@ def predict(
     strategy: str = "",
     model: str = "",
     ca_file: str = "",
+    feature_time_ns: int | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Return the server's predictions for all rows, asked in requests of at most 6 MiB.
@@ -66,6 +68,8 @@ def predict(
         Which of a server of several models answers (``POST /models/{name}/invoke``).
     ca_file : str
         Certificates (PEM) to trust besides those of the machine.
+    feature_time_ns : int, optional
+        The latest tick that the features read, UTC: a server with ``[freshness]`` may want it.
     progress : Progress, optional
         Told of rows done.
 
@@ -89,6 +93,8 @@ def predict(
         headers["Authorization"] = f"Bearer {token}"
     if strategy:
         headers["X-Trademl-Strategy"] = strategy
+    if feature_time_ns is not None:
+        headers[_FEATURE_TIME] = str(feature_time_ns)
     path = f"/models/{quote(model, safe='')}/invoke" if model else "/invocations"
     with closing(ServerSession(url, timeout_s, ca_file)) as session:
         return ask_all(
@@ -202,7 +208,12 @@ def _plain_errors(url: str) -> Iterator[None]:
 def _ask(
     session: ServerSession, path: str, body: bytes, n_rows: int, *, asked: dict[str, str]
 ) -> Predictions:
-    headers, answer = session.request("POST", path, body, **asked)
+    try:
+        headers, answer = session.request("POST", path, body, **asked)
+    except RefusedError as error:
+        if error.status != 422 or _FEATURE_TIME in asked:
+            raise
+        raise ServeError(f"{error}; say of when they are: --feature-time now, or TIME") from error
     score_N, label_N = read_scores(answer, headers.get_content_type(), n_rows)
     reasons = headers.get("X-Trademl-Reasons", "")
     return Predictions(

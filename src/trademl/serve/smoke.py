@@ -19,7 +19,7 @@ def smoke_test(
     """Return a server's score of one row, if it is what the model scores here.
 
     Of several classes it is one of each. The row is the mean of the training rows, at which every
-    term but the bias is nothing.
+    term but the bias is nothing. Its time is now: it is asked whether a score comes at all.
 
     Raises
     ------
@@ -31,7 +31,8 @@ def smoke_test(
     _wait_for_ping(url, within_s)
     features_1D = np.asarray(model.mean_D, np.float32)[None]
     expected = np.asarray(model.scores(features_1D), np.float32)
-    found = predict(url, features_1D, token=token, timeout_s=10.0).score_N
+    answers = predict(url, features_1D, token=token, feature_time_ns=time.time_ns(), timeout_s=10.0)
+    found = answers.score_N
     if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
         raise ServeError(
             f"{url} scores {_text(found)} where the model scores {_text(expected)}: it serves "

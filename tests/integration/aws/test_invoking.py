@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,6 +14,7 @@ from hosting_cases import linear_model, model_artifact, runtime_before
 from running import one_line
 from trademl.aws.invoking import predict_on_endpoint
 from trademl.errors import CloudError
+from trademl.serve.freshness import Freshness
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 from trademl.train.model_archive import MODEL_FILE
 
@@ -54,6 +56,21 @@ def test_the_variant_that_is_named_is_asked():
     found = predict_on_endpoint("trademl-es", ROWS, REGION, variant="next")
 
     assert (found.model_id, found.status, found.reasons) == ("model-2", "", ())
+
+
+@pytest.mark.usefixtures("aws")
+def test_the_features_time_comes_through_sagemaker(monkeypatch):
+    fresh = Freshness(needs_feature_time=True)
+    with (
+        BackgroundServer([ServedStrategy("main", (ACCEPTED,), freshness=fresh)]) as server,
+        runtime_before(server.url) as url,
+    ):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", url)
+        with pytest.raises(CloudError, match="answered 422: no decision: the features have no t"):
+            predict_on_endpoint("trademl-es", ROWS, REGION)
+        found = predict_on_endpoint("trademl-es", ROWS, REGION, feature_time_ns=time.time_ns())
+
+    assert found.model_id == "model-2"
 
 
 def test_a_model_of_a_multi_model_endpoint_is_named(aws, monkeypatch, tmp_path):
