@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 from certificates import certificate
 from running import one_line
 from serving_cases import Small, linear_model, score_of
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, DataError, ServeError
 from trademl.live.asking import ServerThere
 from trademl.serve.client import predict
+from trademl.serve.feature_file import read_feature_file
 from trademl.serve.freshness import Freshness
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 from trademl.train.model import save_model
@@ -130,3 +132,13 @@ def test_a_time_without_its_zone_is_refused(trademl, rows, text):
 
     assert done.returncode == 2
     assert "expected now, or a time with its zone" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet", ".gz", ""])
+def test_a_file_that_no_server_is_asked_about_is_told_which_are(tmp_path, ending):
+    path = tmp_path / f"rows{ending}"
+    path.write_text("1,2\n")
+
+    expected = f"ends in {ending or 'nothing'}: a server is asked about .recordio or .csv; "
+    with pytest.raises(DataError, match=re.escape(f"{path} {expected}trademl predict --batch")):
+        read_feature_file(path)
