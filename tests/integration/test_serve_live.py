@@ -23,6 +23,7 @@ from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
 from trademl.config import load_settings
 from trademl.errors import ConfigError, ServeError
+from trademl.etl.dataset import load_split
 from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import place_orders
@@ -32,6 +33,7 @@ from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
 from trademl.serve.deployments import current_deployment, served_model
+from trademl.serve.predictions import predict_dataset, read_scores
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 
 
@@ -140,6 +142,23 @@ def test_a_model_that_is_none_of_the_strategys_is_refused(project, workspace, mo
             with pytest.raises(ServeError, match=message):
                 trade_live(strategy, opened, LiveOptions(url=server.url))
         assert opened.ledger.rows(LiveRun) == []
+
+
+def test_a_server_of_several_is_asked_about_a_dataset_in_the_strategys_name(workspace):
+    with Workspace(workspace) as opened:
+        store, ledger = opened.store, opened.ledger
+        deployment, dataset = current_deployment("small", ledger), store.newest("dataset")
+        model = served_model(deployment, store)
+        asked = (deployment, dataset, store, ledger)
+        with (
+            BackgroundServer([ServedStrategy("small", (EAGER,))]) as server,
+            pytest.raises(ServeError, match="for small with model-00000000cafe, expected"),
+        ):
+            predict_dataset(*asked, split="validation", url=server.url)
+        with shared_server(ServedStrategy("small", (model,))) as server:
+            found = predict_dataset(*asked, split="validation", url=server.url)
+        features_ND = load_split(dataset, "validation").features_ND
+        np.testing.assert_array_equal(read_scores(found), model.scores(features_ND).score_N)
 
 
 def test_a_server_behind_an_authority_of_ones_own_is_asked(trademl, workspace, tmp_path):
