@@ -1,11 +1,13 @@
 # Serving: an endpoint, a multi-model endpoint or a batch transform job of SageMaker, and EC2.
 # Build from the root of the repository: docker build --file docker/serve.Dockerfile --tag trademl-serve .
+# A ladder with a network needs torch: --build-arg EXTRAS=serve,aws,train
 FROM python:3.11.7-slim-bookworm AS build
+ARG EXTRAS=serve,aws
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY src ./src
 RUN python -m venv /venv \
- && /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[serve]"
+ && /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[$EXTRAS]"
 
 FROM python:3.11.7-slim-bookworm
 LABEL com.amazonaws.sagemaker.capabilities.accept-bind-to-port=true \

@@ -21,7 +21,11 @@ import numpy as np
 from aws_cases import BUCKET, OWN_IMAGE, REGION, ROLE, DocumentedServer, RefusalError
 from trademl.aws.hosting import HostingConfig
 from trademl.aws.settings import AwsConfig
+from trademl.serve.model_pool import ModelFile
+from trademl.serve.served import Mode
+from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact, ArtifactStore
+from trademl.store.identity import digest_file
 from trademl.train.model import LinearModel, save_model
 from trademl.train.model_archive import MODEL_FILE
 
@@ -50,6 +54,24 @@ def model_artifact(
             save_model(linear_model(bias), draft.path / MODEL_FILE)
         found = store.get(identity)
     return found
+
+
+def served_strategy(
+    root: Path, name: str = "es", *biases: float, mode: Mode = "live", **more: Any
+) -> ServedStrategy:
+    """Return a strategy of models in files, biggest first; its mean row scores by their biases."""
+    ladder = []
+    for bias in biases or (0.25,):
+        identity = f"model-{round(bias * 1e6):012x}"
+        path = model_artifact(root, identity, bias).file(MODEL_FILE)
+        ladder.append(ModelFile(identity, str(path), digest_file(path), mode))
+    return ServedStrategy(name, tuple(ladder), followed=len(ladder) - 1, **more)
+
+
+def score_of(bias: float) -> float:
+    """Return the score of the mean row."""
+    model = linear_model(bias)
+    return float(model.scores(model.mean_D[None].astype(np.float32))[0])
 
 
 class HostingService:

@@ -19,12 +19,13 @@ from hosting_cases import linear_model, model_artifact
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.client import predict
 from trademl.serve.container import container_serving
+from trademl.serve.settings import ServerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 FILES = sorted(DOCKER.glob("*.Dockerfile"))
 KNOWN = {
-    "FROM", "RUN", "COPY", "WORKDIR", "ENV", "LABEL", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT",
+    "FROM", "ARG", "RUN", "COPY", "WORKDIR", "ENV", "LABEL", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT",
     "CMD",
 }  # fmt: skip
 
@@ -73,6 +74,13 @@ def test_images_that_need_no_root_have_none(name):
     assert users == ["10001"]
 
 
+def test_the_serving_image_can_write_captured_requests_to_s3():
+    found = instructions(DOCKER / "serve.Dockerfile")
+
+    assert ("ARG", "EXTRAS=serve,aws") in found
+    assert '".[$EXTRAS]"' in next(rest for name, rest in found if name == "RUN")
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_entry_points_take_signals_themselves(path):
     for name, rest in instructions(path):
@@ -117,7 +125,7 @@ def test_serve_answers_on_the_platforms_port_and_ends_on_sigterm(tmp_path, ml):
 
 
 def test_a_multi_model_container_starts_without_a_model(tmp_path):
-    found = container_serving(tmp_path, 8080, {"SAGEMAKER_MULTI_MODEL": "true"})
+    found = container_serving(tmp_path, ServerConfig(), {"SAGEMAKER_MULTI_MODEL": "true"})
 
     assert found.strategies == ()
     assert found.config.model_folder == tmp_path / "models"
@@ -125,17 +133,17 @@ def test_a_multi_model_container_starts_without_a_model(tmp_path):
 
 def test_a_container_without_a_model_says_so(tmp_path):
     with pytest.raises(ServeError, match=r"model holds no model\.json"):
-        container_serving(tmp_path, 8080, {})
+        container_serving(tmp_path, ServerConfig(), {})
 
 
 def test_the_payload_of_a_transform_job_is_taken_over(ml):
-    found = container_serving(ml, 8080, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "20"})
+    found = container_serving(ml, ServerConfig(), {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "20"})
 
     assert found.config.max_body_bytes == 20 * 2**20
 
 
 def test_a_models_mode_is_what_was_deployed(ml):
-    found = container_serving(ml, 8080, {"TRADEML_MODEL_MODE": "live"})
+    found = container_serving(ml, ServerConfig(), {"TRADEML_MODEL_MODE": "live"})
 
     assert found.strategies[0].ladder[0].mode == "live"
 
@@ -149,7 +157,7 @@ def test_a_container_is_called_what_it_was_deployed_for(ml):
 
 def test_a_payload_that_is_no_number_is_refused(ml):
     with pytest.raises(ConfigError, match="expected a number"):
-        container_serving(ml, 8080, {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})
+        container_serving(ml, ServerConfig(), {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})
 
 
 @pytest.mark.parametrize(("word", "verb"), [("train", "train"), ("serve", "serve")])

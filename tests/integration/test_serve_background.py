@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from serving_cases import linear_model, score_of
 from trademl.errors import ServeError
 from trademl.serve.background import STATE_FILE, find_service, start_service, stop_service
 from trademl.serve.process import end_process, identify
+from trademl.serve.served import served
+from trademl.serve.server import BackgroundServer, ServedStrategy
+from trademl.serve.smoke import smoke_test
 
 PROGRAM = """
 import signal, sys, time
@@ -99,6 +104,17 @@ def test_a_process_that_ended_but_was_not_waited_for_does_not_run():
     with subprocess.Popen(["true"]) as process:
         process.wait()
         assert identify(process.pid) is None
+
+
+def test_the_smoke_prediction_may_come_from_any_model_of_the_ladder():
+    deployed, bigger = (replace(linear_model(1.0), bias=bias) for bias in (0.25, 0.5))
+    ladder = (served(bigger, "bigger"), served(deployed, "deployed"))
+    with BackgroundServer((ServedStrategy("x", ladder, followed=1),)) as server:
+        found = smoke_test(server.url, deployed, ladder=ladder)
+        with pytest.raises(ServeError, match="it serves another one"):
+            smoke_test(server.url, deployed)
+
+    assert found == pytest.approx(score_of(0.5), abs=1e-6)
 
 
 def test_a_damaged_file_is_one_line(tmp_path: Path):

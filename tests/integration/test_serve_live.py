@@ -32,9 +32,10 @@ from trademl.ledger import Ledger, tables
 from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
-from trademl.serve.deployments import current_deployment, served_model
+from trademl.serve.deployments import DEPLOYED, RungConfig, current_deployment, served_model
 from trademl.serve.predictions import predict_dataset, read_scores
 from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
+from trademl.train.model import load_model
 
 
 @pytest.fixture
@@ -53,16 +54,17 @@ def traded(trademl, workspace, *words):
     return json.loads(done.stdout)
 
 
-def backtested(strategy, workspace):
-    """Return the trades of the deployed model over the whole recording."""
+def backtested(strategy, workspace, model_id=None):
+    """Return the trades of a model, the deployed one by default, over the whole recording."""
     quotes = read_quotes(strategy.feed)
     orders = place_orders(quotes, strategy.orders)
     orders = orders.take(usable_rows(quotes, orders.quote_index, strategy.features))
-    model = served_model(current_deployment("small", workspace.ledger), workspace.store)
+    standing = current_deployment("small", workspace.ledger)
+    artifact = workspace.store.get(model_id or standing.model_id)
     features_ND = feature_matrix(quotes, orders.quote_index, strategy.features)
-    score = model.scores(features_ND).score_N.astype(float)
+    score = load_model(artifact.file("model.tar.gz")).scores(features_ND).astype(float)
     signals = Signals(orders, orders.quote_index, score)
-    signals = signals.flagged(workspace.store.get(model.id).metrics["threshold"])
+    signals = signals.flagged(artifact.metrics["threshold"])
     signals = sized(quotes, signals, strategy.costs, strategy.backtest)
     limits = strategy.backtest.limits(strategy.seed)
     return run_compiled(quotes, signals, strategy.costs, limits=limits)
@@ -171,6 +173,62 @@ def test_a_server_behind_an_authority_of_ones_own_is_asked(trademl, workspace, t
         found = traded(trademl, workspace, "--url", server.url, "--ca-file", authority[0])
 
     assert found["tiers"].keys() == {"biggest", "none"}
+
+
+@pytest.fixture
+def with_rung(trademl, project, workspace, monkeypatch):
+    """The strategy with another model above the deployed one, and that model's id."""
+    trademl("train", "--hp", "wd=0.5", "--workspace", workspace)
+    done = trademl("models", "select", "--json", "--workspace", workspace)
+    other = json.loads(done.stdout)["id"]
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    rungs = (RungConfig(other), RungConfig(DEPLOYED))
+    return replace(strategy, serving=replace(strategy.serving, rungs=rungs)), other
+
+
+def test_a_live_run_climbs_the_rungs_of_the_file_and_its_replay_says_the_same(with_rung, workspace):
+    strategy, biggest = with_rung
+    plain = replace(strategy, serving=replace(strategy.serving, rungs=()))
+    with Workspace(workspace) as opened:
+        store, ledger = opened.store, opened.ledger
+        before = trade_live(plain, opened, LiveOptions(trade_refused=True))
+        live = trade_live(strategy, opened, LiveOptions(trade_refused=True))
+        rows = [
+            row for row in ledger.rows(LiveDecision, run_id=live["id"]) if row.score is not None
+        ]
+        index_N = np.array([row.quote_index for row in rows])
+        quotes = read_quotes(strategy.feed)
+        model = load_model(store.get(biggest).file("model.tar.gz"))
+        score_N = model.scores(feature_matrix(quotes, index_N, strategy.features))
+        trades = backtested(strategy, opened, biggest)
+        played = backtest_replay(
+            store.get(biggest), strategy.costs, store, ledger, kind="recorded", strategy="small",
+            live=live["id"], config=strategy.backtest, seed=3,
+        )  # fmt: skip
+
+    assert live["id"] != before["id"]
+    assert live["model"] == before["model"] != biggest
+    assert {(row.model_id, row.tier) for row in rows} == {(biggest, "biggest")}
+    assert [row.score for row in rows] == score_N.astype(float).tolist()
+    assert live["n_trades"] == len(trades) > 0
+    assert np.isclose(live["net_pnl"], trades.pnl.sum(), atol=1e-9)
+    assert played.metrics["serving"]["models"] == [biggest]
+    assert played.metrics["serving"]["n_smaller"] == 0
+
+
+def test_rungs_that_this_machine_lacks_are_those_of_the_server_that_is_asked(with_rung, workspace):
+    strategy, _ = with_rung
+    rungs = (RungConfig(DEPLOYED, "cuda"),)
+    strategy = replace(strategy, serving=replace(strategy.serving, rungs=rungs))
+    with Workspace(workspace) as opened:
+        model = served_model(current_deployment("small", opened.ledger), opened.store)
+        with pytest.raises(ConfigError, match="computes on the processor alone"):
+            trade_live(strategy, opened)
+        with BackgroundServer([ServedStrategy("small", (model,))]) as server:
+            there = trade_live(strategy, opened, LiveOptions(url=server.url))
+
+    assert there["status"] == "finished"
 
 
 def without_id(left_open):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trademl.aws.clients import client
@@ -23,11 +23,13 @@ Sleep = Callable[[float], None]
 
 @dataclass(frozen=True)
 class DeployedRelease:
-    """Where a release answers, and what its machines said."""
+    """Where a release answers, what its machines said, and which strategies it has replaced."""
 
     release: str
     instances: Mapping[str, str]
     is_launched: bool
+    strategies: Mapping[str, str] = field(default_factory=dict)
+    left: tuple[str, ...] = ()
 
 
 def deploy_release(
@@ -39,8 +41,8 @@ def deploy_release(
 ) -> DeployedRelease:
     """Install a release on every machine of the name, or on one that is launched for it.
 
-    Each machine asks its own server one question and goes back to the release before where the
-    answer is wrong. A machine that was launched here and fails is terminated.
+    Each machine asks its own server a question for each strategy, and goes back to the release
+    before where an answer is wrong. A machine that was launched here and fails is terminated.
 
     Raises
     ------
@@ -50,12 +52,12 @@ def deploy_release(
     progress = progress or Silent()
     region = release.aws.region
     ec2, ssm, s3 = (client(name, region) for name in ("ec2", "ssm", "s3"))
-    archive = {release.model.archive.name: release.model.archive}
+    archive = {release.archive.name: release.archive}
     if launch:
         check_launch(release.ec2)
     else:
         instances = find_instances(release, ec2)
-    upload_files(archive, release.model.folder, release.aws, s3, progress)
+    upload_files(archive, release.uri.rpartition("/")[0], release.aws, s3, progress)
     if launch:
         instances = [_launch(release, ec2, progress)]
     try:
@@ -67,7 +69,7 @@ def deploy_release(
         with aws_errors(f"terminating {instances[0]}"):
             ec2.terminate_instances(InstanceIds=instances)
         raise CloudError(f"{error}; {instances[0]} was terminated") from error
-    return DeployedRelease(release.id, said, launch)
+    return DeployedRelease(release.id, said, launch, release.models)
 
 
 def find_instances(release: Release, ec2: Any) -> list[str]:

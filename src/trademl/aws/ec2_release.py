@@ -6,27 +6,27 @@ import base64
 import json
 import re
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trademl.aws.ec2_settings import Ec2Config
-from trademl.aws.endpoint_plan import HostedModel, hosted_model
 from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.errors import ConfigError
-from trademl.serve.container import DEFAULT_NAME
-from trademl.serve.served import Mode
+from trademl.serve.placement import CPU
+from trademl.serve.serving_folder import model_files, serving_document
+from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import artifact_id, digest_file
-from trademl.train.model import load_binary_model
+from trademl.train.model_archive import MODEL_FILE
 
 ROOT, UNITS = "/opt/trademl", "/etc/systemd/system"
+TOKENS = "/run/trademl/tokens"  # in the container
 MAX_USER_DATA_BYTES = 16 * 1024
 _ECR = re.compile(r"(\d{12}\.dkr\.ecr\.([a-z0-9\-]+)\.[a-z.]+)/")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]*")
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-/:@]*")
 
 
@@ -38,25 +38,38 @@ class _Template(string.Template):
 
 @dataclass(frozen=True)
 class Release:
-    """One model in one image on one machine.
+    """Strategies in one image on one machine.
 
     Parameters
     ----------
     id : str
-        Made of everything that the files say.
+        Made of everything that is served, and of how.
+    strategies : tuple of ServedStrategy
+    archive : Path
+        Their serving folder, here; it is sent to ``uri``.
     unit, compose, user_data, install : str
-    model : HostedModel
     """
 
     id: str
-    model: HostedModel
+    strategies: tuple[ServedStrategy, ...]
+    archive: Path
+    uri: str
     unit: str
     compose: str
     user_data: str
     install: str
     aws: AwsConfig
     ec2: Ec2Config
-    strategy: str
+
+    @property
+    def models(self) -> dict[str, str]:
+        """What is deployed of each strategy."""
+        return {s.name: s.ladder[s.followed].id for s in self.strategies}
+
+    @property
+    def place(self) -> str:
+        """What the ledger calls the machines; each strategy's endpoint is below it."""
+        return f"ec2:{self.aws.region}/{self.ec2.instance_id or self.ec2.name}"
 
     @property
     def command_request(self) -> dict[str, Any]:
@@ -83,7 +96,7 @@ class Release:
             "MaxCount": 1,
             "UserData": self.user_data,
             "IamInstanceProfile": {"Name": ec2.instance_profile},
-            "MetadataOptions": {"HttpTokens": "required"},
+            "MetadataOptions": self._metadata_options,
             "BlockDeviceMappings": [
                 {
                     "DeviceName": "/dev/xvda",
@@ -104,9 +117,17 @@ class Release:
         return found
 
     @property
+    def _metadata_options(self) -> dict[str, Any]:
+        """A container that writes to S3 asks for its rights one hop further than its machine."""
+        further = {"HttpPutResponseHopLimit": 2} if self.ec2.serve.capture else {}
+        return {"HttpTokens": "required", **further}
+
+    @property
     def files(self) -> dict[str, str]:
         """Every rendered file by its name."""
+        serving = json.loads(serving_document(self.strategies))
         return {
+            "serving.json": json.dumps(serving, indent=1),
             "trademl.service": self.unit,
             "compose.yaml": self.compose,
             "user-data.sh": self.user_data,
@@ -115,53 +136,59 @@ class Release:
 
 
 def plan_release(
-    model: Artifact,
+    serving: Artifact,
+    strategies: Sequence[ServedStrategy],
     aws: AwsConfig,
     hosting: HostingConfig,
     ec2: Ec2Config,
     *,
-    strategy: str,
-    mode: Mode = "shadow",
-    endpoint: str = DEFAULT_NAME,
     root: str = ROOT,
     units: str = UNITS,
     tries: int = 60,
 ) -> Release:
-    """Return a release of a model; nothing is sent.
+    """Return a release of strategies; nothing is sent.
 
     Parameters
     ----------
-    mode : {"live", "shadow"}
-        What its answers say of the model.
-    endpoint : str
-        What its callers call the strategy.
+    serving : Artifact
+        Their serving folder: see `trademl.serve.serving_artifact`.
     root, units : str
         Folders of releases and of systemd's units on the machine.
     tries : int
-        Seconds that the server has until it answers.
+        Seconds that the server has until it answers, and each strategy's biggest model.
 
     Raises
     ------
     ConfigError
-        If ``[aws]`` or ``[hosting]`` lacks something, the image is no address, or the endpoint's
-        name is none that a unit can hold.
+        If ``[aws]`` or ``[hosting]`` lacks something, or the image is no address.
     """
     check_launchable(aws)
     check_hostable(hosting)
     if not _IMAGE.fullmatch(hosting.image):
         raise ConfigError(f"image is {hosting.image!r}, expected an address without spaces")
-    if not _NAME.fullmatch(endpoint):
-        raise ConfigError(f"endpoint is {endpoint!r}, expected letters, digits, - _ and .")
-    hosted = hosted_model(model, aws, hosting, mode)
-    given = {"model": hosted.name, "bind": ec2.bind, "port": ec2.port, "files": _templates()}
-    given["endpoint"] = endpoint
-    release = artifact_id("release", {}, given, code="1")
+    archive = serving.file(MODEL_FILE)
+    sha256 = digest_file(archive)
+    uri = aws.uri("serving", serving.id, sha256[:12], MODEL_FILE)
+    command = ["serve", *ec2.serve.words()]
+    command += ["--token-file", TOKENS] if ec2.token_parameter else []
+    given = {
+        "serving": sha256, "image": hosting.image, "bind": ec2.bind, "port": ec2.port,
+        "tokens": ec2.token_parameter, "command": command, "files": _templates(),
+    }  # fmt: skip
+    release = artifact_id("release", {}, given, code="2")
+    folder = f"{root}/releases/{release}"
+    volumes = [f"{folder}/model:/opt/ml/model:ro"]
+    volumes += [f"{folder}/tokens:{TOKENS}:ro"] if ec2.token_parameter else []
+    has_cards = any(m.device != CPU for s in strategies for m in model_files(s))
     values = {
-        "release": release, "root": root, "units": units, "folder": f"{root}/releases/{release}",
-        "bind": f"[{ec2.bind}]" if ":" in ec2.bind else ec2.bind, "port": str(ec2.port),
-        "model": model.id, "mode": mode, "image": hosting.image, "region": aws.region,
-        "uri": hosted.uri, "sha256": digest_file(hosted.archive), "tries": str(tries),
-        "endpoint": endpoint, "login": _login(hosting.image), **_question(hosted),
+        "release": release, "root": root, "units": units, "folder": folder,
+        "bind": _bracketed(ec2.bind), "port": str(ec2.port), "url": ec2.own_url,
+        "image": hosting.image, "region": aws.region, "uri": uri, "sha256": sha256,
+        "tries": str(tries), "login": _login(hosting.image), "tokens": _fetch_tokens(ec2, aws),
+        "command": " ".join(command), "command_list": json.dumps(command),
+        "volumes": " ".join(f"--volume {volume}" for volume in volumes),
+        "volume_list": json.dumps(volumes), "cards": "--gpus all " if has_cards else "",
+        "cards_line": "\n    gpus: all" if has_cards else "",
     }  # fmt: skip
     unit, compose = _rendered("trademl.service", values), _rendered("compose.yaml", values)
     values |= {"unit_base64": _encoded(unit), "compose_base64": _encoded(compose)}
@@ -169,15 +196,24 @@ def plan_release(
     if len(user_data.encode()) > MAX_USER_DATA_BYTES:
         raise ConfigError(f"user data has more than {MAX_USER_DATA_BYTES} bytes: EC2 refuses it")
     install = _rendered("install.sh", values)
-    return Release(release, hosted, unit, compose, user_data, install, aws, ec2, strategy)
+    return Release(
+        release, tuple(strategies), archive, uri, unit, compose, user_data, install, aws, ec2
+    )
 
 
-def _question(model: HostedModel) -> dict[str, str]:
-    """Return the row that the machine asks itself, and the score that it must hear."""
-    loaded = load_binary_model(model.archive)
-    features_1D = np.asarray(loaded.mean_D, np.float32)[None]
-    row = json.dumps({"instances": [{"features": features_1D[0].tolist()}]})
-    return {"row": row, "score": repr(float(loaded.scores(features_1D)[0]))}
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _fetch_tokens(ec2: Ec2Config, aws: AwsConfig) -> str:
+    """Return the lines that bring the tokens to the machine; they are in no file of the release."""
+    if not ec2.token_parameter:
+        return ":"
+    return (
+        "(umask 077; aws ssm get-parameter --with-decryption --query Parameter.Value "
+        f"--output text --region {aws.region} --name {ec2.token_parameter} "
+        '> "$release/tokens")\nchown 10001:10001 "$release/tokens"'
+    )
 
 
 def _login(image: str) -> str:

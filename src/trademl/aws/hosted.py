@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from trademl.aws.ec2 import DeployedRelease, deploy_release
 from trademl.aws.ec2_release import Release, plan_release
-from trademl.aws.ec2_settings import Ec2Config
+from trademl.aws.ec2_settings import Ec2Config, check_launch
 from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
 from trademl.aws.endpoint_state import EndpointState, end_endpoint, endpoint_state
 from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
-from trademl.aws.hosting import HostingConfig
+from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.invoking import predict_on_endpoint
-from trademl.aws.settings import AwsConfig
+from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger
 from trademl.ports import Progress
-from trademl.serve.container import DEFAULT_NAME
-from trademl.serve.deployments import current_deployment, deploy, retire
+from trademl.serve.deployments import (
+    current_deployment,
+    deploy,
+    replace_below,
+    retire,
+    standing_below,
+)
 from trademl.serve.formats import RECORDIO
 from trademl.serve.questions import Floats, Predictions
 from trademl.serve.served import Mode
+from trademl.serve.serving_artifact import serving_artifact
+from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.train.proof import check_proof
 from trademl.train.registry import strategies_of
@@ -156,31 +165,40 @@ def ask_sagemaker(
 
 
 def plan_on_ec2(
-    model: Artifact,
+    strategies: Sequence[ServedStrategy],
     aws: AwsConfig,
     hosting: HostingConfig,
     ec2: Ec2Config,
     store: ArtifactStore,
-    ledger: Ledger,
     *,
-    strategy: str,
-    endpoint: str = DEFAULT_NAME,
+    launch: bool = False,
 ) -> Release:
-    """Return a model's release for EC2: a champion's answers are live, any other's a shadow's.
+    """Return the release of strategies for EC2.
 
     Parameters
     ----------
-    endpoint : str
-        What its callers call the strategy.
+    strategies : sequence of ServedStrategy
+        As `trademl.pipeline.shipping.shipped_strategies` returns them.
+    launch : bool
+        Whether a machine is to be launched for it.
 
     Raises
     ------
-    ConfigError, DataError
-        As `plan_hosting`.
+    ConfigError
+        If ``[aws]``, ``[hosting]`` or ``[ec2]`` lacks something, or one server cannot serve them.
+    StoreError
+        If a model cannot be read.
     """
-    check_proof(model, store, ledger)
-    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
-    return plan_release(model, aws, hosting, ec2, strategy=strategy, mode=mode, endpoint=endpoint)
+    check_launchable(aws)
+    check_hostable(hosting)
+    if launch:
+        check_launch(ec2)
+    return plan_release(serving_artifact(strategies, store), strategies, aws, hosting, ec2)
+
+
+def leaving_ec2(release: Release, ledger: Ledger) -> list[str]:
+    """Return the strategies that stand on the release's machines and are none of its own."""
+    return [name for name in standing_below(release.place, ledger) if name not in release.models]
 
 
 def deploy_to_ec2(
@@ -198,10 +216,11 @@ def deploy_to_ec2(
     CloudError
         As `trademl.aws.ec2.deploy_release`; the ledger then stays as it was.
     """
+    left = tuple(leaving_ec2(release, ledger))
     deployed = deploy_release(release, launch=launch, progress=progress)
-    place = f"ec2:{release.aws.region}/{release.ec2.instance_id or release.ec2.name}"
-    deploy(store.get(release.model.artifact_id), place, store, ledger)
-    return deployed
+    models = {name: store.get(model) for name, model in release.models.items()}
+    replace_below(release.place, models, store, ledger)
+    return replace(deployed, left=left)
 
 
 def _place(aws: AwsConfig, hosting: HostingConfig, strategy: str) -> str:

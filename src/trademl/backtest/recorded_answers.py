@@ -17,7 +17,7 @@ from trademl.backtest.served_answers import NS_PER_MS, Answers
 from trademl.errors import DataError, StoreError
 from trademl.ledger import Ledger, tables
 from trademl.ledger.live_tables import LiveDecision, LiveRun
-from trademl.serve.ladder import ABSTAIN, CACHED
+from trademl.serve.ladder import ABSTAIN, BIGGEST, CACHED
 
 REFUSED = ("below", "abstained")  # outcomes that would send no order, whatever else stood
 
@@ -29,7 +29,7 @@ class LiveRecord:
     Parameters
     ----------
     run_id, model_id : str
-        The run, and the biggest model of its ladder.
+        The run, and the biggest model of its ladder, as far as one answered.
     smaller : tuple of str
         Ids of other models that answered.
     from_ns, to_ns : int
@@ -132,8 +132,9 @@ def _record(
     run: LiveRun, decided: dict[int, LiveDecision], as_of_N: NDArray[np.int64]
 ) -> LiveRecord:
     others = {row.model_id for row in decided.values() if row.score is not None}
-    smaller = tuple(sorted(others - {run.model_id}))
-    place = {run.model_id: 0} | {one: k for k, one in enumerate(smaller, start=1)}
+    biggest = _biggest(run, decided)
+    smaller = tuple(sorted(others - {biggest}))
+    place = {biggest: 0} | {one: k for k, one in enumerate(smaller, start=1)}
     n = len(as_of_N)
     score, model, tier = np.full(n, np.nan), np.full(n, -1), np.full(n, ABSTAIN, object)
     latency_ns, age_ns = np.zeros(n, np.int64), np.zeros(n, np.int64)
@@ -149,7 +150,13 @@ def _record(
         if row.tier == CACHED:  # one younger than a tick of its header's clock says 0
             age_ns[k] = max(round(row.age_ms * NS_PER_MS), 1)
     answers = Answers(score, model, latency_ns, age_ns, tier, took)
-    return LiveRecord(run.id, run.model_id, smaller, min(decided), max(decided), answers)
+    return LiveRecord(run.id, biggest, smaller, min(decided), max(decided), answers)
+
+
+def _biggest(run: LiveRun, decided: dict[int, LiveDecision]) -> str:
+    """Return the biggest model of a run's ladder, which need not be the deployed one."""
+    first = {row.model_id for row in decided.values() if row.tier == BIGGEST and row.model_id}
+    return first.pop() if len(first) == 1 else run.model_id
 
 
 def recorded_predictions(

@@ -12,11 +12,15 @@ from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.sagemaker import print_requests
 from trademl.cli.session import open_session
-from trademl.errors import require_extra
+from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
+    from trademl.aws.ec2_release import Release
     from trademl.ledger.tables import Deployment
+    from trademl.pipeline.strategy import Strategy
     from trademl.serve.background import Service
+    from trademl.serve.command import ServeOptions
+    from trademl.serve.strategies import ServedStrategy
     from trademl.train.model import Model
 
 app = typer.Typer(
@@ -42,13 +46,23 @@ def local(
         bool, typer.Option("--stop", help="Let that server finish, and end it.")
     ] = False,
     port: Annotated[int, typer.Option(help="Of --start; 0 takes a free one.")] = 8080,
+    workers: options.Workers = None,
+    capture: options.Capture = None,
+    capture_percent: options.CapturePercent = None,
+    log_requests: options.LogRequests = None,
+    memory_mib: options.MemoryMib = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
     """Deploy a model on this machine: live if it is the champion, else in shadow mode."""
+    from trademl.serve.command import ServeOptions
+
     if start + status + stop > 1:
         raise typer.BadParameter("--start, --status and --stop exclude each other")
+    told = ServeOptions(workers, capture, capture_percent, log_requests, memory_mib=memory_mib)
+    if not start and told.given():
+        raise ConfigError(f"{told.words()[0]} is for the server that --start starts")
     if status or stop:
         _ask_service(workspace, stop=stop, as_json=json)
         return
@@ -60,6 +74,7 @@ def local(
         store, strategy = session.workspace.store, session.strategy
         if start:
             refuse_second(session.workspace.root)
+            _check_capture(capture)
         live = champion(session.workspace.ledger, strategy.name)
         chosen = store.newest("model", model or live)
         deployment = deploy(chosen, strategy.serving.endpoint, store, session.workspace.ledger)
@@ -74,18 +89,47 @@ def local(
         "next: trademl serve",
     ]
     if start:
-        service = _start(deployment, config, workspace, port)
-        result["service"] = _service_facts(service)
+        command = _command(deployment.endpoint, config, port, told)
+        service = _start(deployment, config, workspace, command, workers=workers)
+        result["service"] = {**_service_facts(service), "command": command[3:]}
         lines[1:] = [f"serving at {service.url}, process {service.process.pid}, log {service.log}"]
     emit(result, as_json=json, lines=lines)
 
 
+def _check_capture(destination: str | None) -> None:
+    """Refuse a destination that cannot be written to, before anything is changed."""
+    if destination is None:
+        return
+    require_extra("serve")
+    from trademl.serve.capture_sinks import open_sink
+
+    if "://" in destination:
+        import trademl.aws.capture  # noqa: F401  (it teaches destinations of s3)
+    open_sink(destination)
+
+
+def _command(endpoint: str, config: Path | None, port: int, told: ServeOptions) -> list[str]:
+    """Return the command line of a server in the background, but for its workspace."""
+    from trademl.config import find_strategy_file
+
+    command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
+    command += ["--log-format", "text"]  # whose first line says where it listens
+    command += ["--endpoint", endpoint, *told.words()]
+    return [*command, "--config", str(find_strategy_file(config).resolve())]
+
+
 def _start(
-    deployment: Deployment, config: Path | None, workspace: Path | None, port: int
+    deployment: Deployment,
+    config: Path | None,
+    workspace: Path | None,
+    command: list[str],
+    *,
+    workers: int | None,
 ) -> Service:
     """Serve in the background what stands at the deployment's endpoint."""
     require_extra("serve")
-    from trademl.serve.background import start_service
+    from trademl.pipeline.ladders import strategy_ladders
+    from trademl.serve.background import START_S, WORKER_S, start_service
     from trademl.serve.deployments import current_deployment
     from trademl.train.model import load_model
 
@@ -93,20 +137,20 @@ def _start(
         opened = session.workspace
         standing = current_deployment(deployment.endpoint, opened.ledger)
         model = load_model(opened.store.get(standing.model_id).file("model.tar.gz"))
-        command = [sys.executable, "-m", "trademl", "serve", "--port", str(port)]
-        command += ["--log-format", "text"]  # whose first line says where it listens
-        command += ["--endpoint", standing.endpoint, "--workspace", str(opened.root)]
-        if config is not None:
-            command += ["--config", str(config.resolve())]
+        (served,) = strategy_ladders(session.strategy, opened, endpoints=[standing.endpoint])
         return start_service(
-            command, opened.root, standing.endpoint, lambda url: _check(url, model)
+            [*command, "--workspace", str(opened.root)],
+            opened.root,
+            standing.endpoint,
+            lambda url: _check(url, model, served),
+            within_s=START_S + WORKER_S * ((workers or 1) - 1),
         )
 
 
-def _check(url: str, model: Model) -> None:
+def _check(url: str, model: Model, served: ServedStrategy) -> None:
     from trademl.serve.smoke import smoke_test
 
-    smoke_test(url, model)
+    smoke_test(url, model, ladder=served.ladder)
 
 
 def _ask_service(workspace: Path | None, *, stop: bool, as_json: bool) -> None:
@@ -236,8 +280,14 @@ def _ask_endpoint(
 
 @app.command("ec2")
 def ec2(
-    model: Annotated[
-        str | None, typer.Argument(help="Id; the strategy's champion, else the newest.")
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STRATEGY.toml...|MODEL]",
+            help="Strategy files that share the machines, each with what stands at its endpoint "
+            "and its ladder; or the id of a model for the strategy of --config, whose champion, "
+            "else the newest model, is taken where nothing is given.",
+        ),
     ] = None,
     launch: Annotated[
         bool, typer.Option("--launch", help="On a new machine, as [ec2] says.")
@@ -245,41 +295,82 @@ def ec2(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print files and requests as JSON, send nothing.")
     ] = False,
+    workers: options.Workers = None,
+    capture: options.Capture = None,
+    capture_percent: options.CapturePercent = None,
+    log_requests: options.LogRequests = None,
+    memory_mib: options.MemoryMib = None,
+    emf: options.Emf = None,
     config: options.Config = None,
     workspace: options.Workspace = None,
     json: options.Json = False,
 ) -> None:
-    """Serve a model in a container on machines of EC2, told over SSM."""
-    from dataclasses import asdict
+    """Serve strategies in a container on machines of EC2, told over SSM.
 
-    from trademl.aws.hosted import deploy_to_ec2, plan_on_ec2
+    They replace together whatever the machines served. [aws], [hosting] and [ec2] are those of
+    --config, else of the first strategy file.
+    """
+    from dataclasses import asdict, replace
+
+    from trademl.aws.hosted import deploy_to_ec2, leaving_ec2, plan_on_ec2
     from trademl.cli.predict import chosen_model
+    from trademl.pipeline.shipping import shipped_strategies
 
-    with open_session(config, workspace) as session:
+    files = _strategy_files(what or [])
+    with open_session(config or (files[0] if files else None), workspace) as session:
         store, ledger, strategy = (
             session.workspace.store,
             session.workspace.ledger,
             session.strategy,
         )
-        chosen = chosen_model(session, model)
-        release = plan_on_ec2(
-            chosen,
-            strategy.aws,
-            strategy.hosting,
-            strategy.ec2,
-            store,
-            ledger,
-            strategy=strategy.name,
-            endpoint=strategy.serving.endpoint,
+        if files:
+            shipped = shipped_strategies(_read_files(files, workspace), session.workspace)
+        else:
+            model = chosen_model(session, what[0] if what else None)
+            shipped = shipped_strategies([strategy], session.workspace, model=model)
+        told = strategy.ec2.serve.changed(
+            workers=workers,
+            capture=capture,
+            capture_percent=capture_percent,
+            log_requests=log_requests,
+            memory_mib=memory_mib,
+            emf=emf,
         )
+        machines = replace(strategy.ec2, serve=told)
+        release = plan_on_ec2(
+            shipped, strategy.aws, strategy.hosting, machines, store, launch=launch
+        )
+        left = leaving_ec2(release, ledger)
         if dry_run:
             requests = [{"RunInstances": release.launch_request}] if launch else []
             requests += [{"SendCommand": release.command_request}, {"files": release.files}]
+            typer.echo("\n".join(_release_lines(release, left)), err=True)
             print_requests(requests, _ec2_cost(strategy.ec2.usd_per_hour, launch=launch))
             return
         deployed = deploy_to_ec2(release, store, ledger, launch=launch, progress=session.progress)
-    lines = [f"{deployed.release} on {name}: {said}" for name, said in deployed.instances.items()]
-    emit({**asdict(deployed), "model": chosen.id}, as_json=json, lines=lines)
+    lines = [f"{name}: {said}" for name, said in deployed.instances.items()]
+    emit(asdict(deployed), as_json=json, lines=[*_release_lines(release, left), *lines])
+
+
+def _strategy_files(words: list[str]) -> list[Path]:
+    """Return the strategy files among the words; none where they name a model."""
+    files = [Path(word) for word in words if word.endswith(".toml")]
+    if len(words) > 1 and len(files) < len(words):
+        raise typer.BadParameter("give strategy files (.toml), or the id of one model")
+    return files
+
+
+def _read_files(files: list[Path], workspace: Path | None) -> list[Strategy]:
+    from trademl.config import find_strategy_file, load_settings
+
+    return [load_settings(find_strategy_file(file), workspace=workspace).strategy for file in files]
+
+
+def _release_lines(release: Release, left: list[str]) -> list[str]:
+    """Return what a release serves, in words."""
+    lines = [f"{release.id}: {len(release.strategies)} strategies at {release.place}"]
+    lines += [f"  {strategy.name}: {strategy}" for strategy in release.strategies]
+    return lines + ([f"  leaving: {', '.join(left)}"] if left else [])
 
 
 def _ec2_cost(usd_per_hour: float | None, *, launch: bool) -> str:

@@ -35,7 +35,8 @@ def live(
         list[str] | None,
         typer.Option(
             metavar="MODEL",
-            help="Id of a smaller model that answers under load; give several, biggest first.",
+            help="Id, folder or s3:// address of a smaller model that answers under load, instead "
+            "of [[serving.rungs]]; give several, biggest first.",
         ),
     ] = None,
     token_file: Annotated[

@@ -40,6 +40,54 @@ AllowBadQuotes = Annotated[
         help="Read a file even if more than 5 % of its quotes are crossed or one-sided.",
     ),
 ]
+# What is said of a server, to itself and to what starts one: see `trademl.serve.command`.
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        help="Processes that answer at the address, a dead one is replaced; 1, and with --ml-root "
+        "$SAGEMAKER_MODEL_SERVER_WORKERS.",
+    ),
+]
+Capture = Annotated[
+    str | None,
+    typer.Option(
+        "--capture",
+        metavar="DEST",
+        help="Keep a sample of requests and answers, as SageMaker's data capture does, below a "
+        "folder or s3://bucket/prefix.",
+    ),
+]
+CapturePercent = Annotated[
+    float | None,
+    typer.Option("--capture-percent", min=0.0, max=100.0, help="How large that sample is; 10."),
+]
+LogRequests = Annotated[
+    float | None,
+    typer.Option(
+        "--log-requests",
+        min=0.0,
+        metavar="RATE",
+        help="Successes a second that are logged; 1. Errors always are, and requests that send "
+        "an X-Request-Id.",
+    ),
+]
+MemoryMib = Annotated[
+    int | None,
+    typer.Option(
+        "--memory-mib",
+        min=1,
+        help="Most memory of each worker for models that are read from files; 1024.",
+    ),
+]
+Emf = Annotated[
+    bool | None,
+    typer.Option(
+        "--emf/--no-emf",
+        help="Log figures once a minute in CloudWatch's embedded metric format; on with --ml-root.",
+    ),
+]
 
 
 def feed_flags(

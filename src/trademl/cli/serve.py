@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from trademl.serve.strategies import ServedStrategy
 
 LogFormat = Literal["text", "json"]
+LOGGED_PER_S, KEPT_PERCENT, MEMORY_MIB = 1.0, 10.0, 1024
 
 app = typer.Typer(
     help="Answer requests for models, or trade live.",
@@ -58,10 +59,15 @@ def serve(
     ml_root: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Serve the model that SageMaker laid out below DIR, to anyone."
+            metavar="DIR",
+            help="Serve the model that SageMaker laid out below DIR: to anyone, at any address, "
+            "unless --host or --token-file is given.",
         ),
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; 127.0.0.1, and 0.0.0.0 with --ml-root."),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(help="Port; 0 takes a free one; $SAGEMAKER_BIND_TO_PORT, else 8080."),
@@ -75,49 +81,16 @@ def serve(
     ] = False,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM): HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
-    memory_mib: Annotated[
-        int, typer.Option(help="Most memory of each worker for models that are read from files.")
-    ] = 1024,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that answer at the address; a dead one is replaced. 1; of --ml-root "
-            "$SAGEMAKER_MODEL_SERVER_WORKERS.",
-        ),
-    ] = None,
+    memory_mib: options.MemoryMib = None,
+    workers: options.Workers = None,
     log_format: Annotated[
         LogFormat | None,
         typer.Option(help="Of what is logged on stderr; text, and json with --ml-root."),
     ] = None,
-    log_requests: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            metavar="RATE",
-            help="Successes a second that are logged. Errors always are, and requests that send "
-            "an X-Request-Id.",
-        ),
-    ] = 1.0,
-    emf: Annotated[
-        bool | None,
-        typer.Option(
-            "--emf/--no-emf",
-            help="Log figures once a minute in CloudWatch's embedded metric format; on with "
-            "--ml-root.",
-        ),
-    ] = None,
-    capture: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEST",
-            help="Keep a sample of requests and answers, as SageMaker's data capture does, below a "
-            "folder or s3://bucket/prefix.",
-        ),
-    ] = None,
-    capture_percent: Annotated[
-        float, typer.Option(min=0.0, max=100.0, help="How large that sample is.")
-    ] = 10.0,
+    log_requests: options.LogRequests = None,
+    emf: options.Emf = None,
+    capture: options.Capture = None,
+    capture_percent: options.CapturePercent = None,
     worker: Annotated[
         str | None, typer.Option(hidden=True, help="Of a process that --workers started.")
     ] = None,
@@ -127,28 +100,38 @@ def serve(
     """Answer /ping and /invocations for what is deployed at endpoints, or serve /models."""
     if context.invoked_subcommand is not None:
         return
+    given = {"--endpoint": endpoint, "--smaller": smaller, "--config": config}
+    given |= {"--workspace": workspace, "--models": models}
+    _refuse_beside("--ml-root", ml_root, given)
+    _refuse_beside("--models", models, given)
     require_extra("serve")
     from trademl.config import bind_port, container_workers
     from trademl.serve.capture import CaptureConfig
+    from trademl.serve.command import ServeOptions
     from trademl.serve.logs import logging_to
-    from trademl.serve.settings import EMF_S, ServerConfig
+    from trademl.serve.settings import EMF_S, EVERYWHERE, LOOPBACK, ServerConfig
     from trademl.serve.supervisor import read_place
+
+    ServeOptions(workers, capture, capture_percent, log_requests, emf)  # refuses what contradicts
+    is_container = ml_root is not None and host is None
 
     if capture is not None and capture.startswith("s3://"):
         import trademl.aws.capture  # noqa: F401  (it teaches destinations of s3)
     settings = ServerConfig(
-        host=host,
+        host=host or (EVERYWHERE if is_container else LOOPBACK),
         port=bind_port() if port is None else port,
-        memory_bytes=memory_mib * 2**20,
+        memory_bytes=(memory_mib or MEMORY_MIB) * 2**20,
         token_file=token_file,
-        is_open=open_to_all,
+        is_open=open_to_all or (is_container and token_file is None),
         tls_cert=tls_cert,
         tls_key=tls_key,
         model_folder=models,
         worker=None if worker is None else read_place(worker),
-        log_per_s=log_requests,
+        log_per_s=LOGGED_PER_S if log_requests is None else log_requests,
         emf_s=EMF_S if emf else None,
-        capture=None if capture is None else CaptureConfig(capture, capture_percent),
+        capture=None
+        if capture is None
+        else CaptureConfig(capture, capture_percent or KEPT_PERCENT),
     )
     if workers is None:
         workers = 1 if ml_root is None else container_workers()
@@ -158,13 +141,22 @@ def serve(
     number = None if settings.worker is None else settings.worker.number
     with logging_to(sys.stderr, form, worker=number):
         if workers > 1 and settings.worker is None:
-            _supervise(settings, workers, ml_root, form)
+            _supervise(settings, workers, form)
         elif ml_root is not None:
             _serve_container(ml_root, settings, form, emf=emf)
         elif models is not None:
             _serve((), str(models), settings, form)
         else:
             _serve_deployed(endpoint, smaller, config, workspace, settings, form)
+
+
+def _refuse_beside(option: str, value: Path | None, others: Mapping[str, object]) -> None:
+    """Refuse what would be passed over: other options that say what is served."""
+    for name, other in others.items():
+        if value is not None and name != option and other:
+            raise typer.BadParameter(
+                f"{name} does not go with {option}, which says alone what is served"
+            )
 
 
 def _serve_deployed(
@@ -175,24 +167,15 @@ def _serve_deployed(
     settings: ServerConfig,
     form: LogFormat,
 ) -> None:
-    from trademl.serve.deployments import deployed_file, deployed_strategies
+    from trademl.pipeline.ladders import strategy_ladders
+    from trademl.serve.deployments import deployed_file
     from trademl.serve.event_writer import EventWriter
     from trademl.serve.ledger_events import ledger_events
 
     with open_session(config, workspace, needs_file=not endpoint) as session:
-        strategy, store = session.strategy, session.workspace.store
-        ledger = session.workspace.ledger
-        models_named = [*(smaller or ()), *(rung.model for rung in strategy.serving.rungs)]
-        if any(name.startswith("s3://") for name in models_named):
-            import trademl.aws.model_files  # noqa: F401  teaches the address
-        strategies = deployed_strategies(
-            endpoint or [strategy.serving.endpoint],
-            store,
-            ledger,
-            policy=strategy.ladder,
-            freshness=strategy.freshness,
-            smaller=smaller or (),
-            serving=strategy.serving,
+        store, ledger = session.workspace.store, session.workspace.ledger
+        strategies = strategy_ladders(
+            session.strategy, session.workspace, endpoints=endpoint or (), smaller=smaller or ()
         )
         with EventWriter(ledger_events(ledger)) as events:
             _serve(
@@ -211,15 +194,9 @@ def _serve_container(
     from trademl.config import process_environment
     from trademl.serve.container import container_serving
 
-    found = container_serving(root, settings.port, process_environment())
-    config = replace(
-        found.config,
-        worker=settings.worker,
-        log_per_s=settings.log_per_s,
-        emf_s=found.config.emf_s if emf is None else settings.emf_s,
-        capture=settings.capture,
-    )
-    _serve(found.strategies, str(root), config, form)
+    found = container_serving(root, settings, process_environment(), emf=emf)
+    names = ", ".join(strategy.name for strategy in found.strategies)
+    _serve(found.strategies, f"{names or 'what is loaded'} from {root}", found.config, form)
 
 
 def _serve(
@@ -241,13 +218,10 @@ def _serve(
     serve_until_stopped(strategies, settings, on_ready=say, newest=newest, events=events)
 
 
-def _supervise(settings: ServerConfig, workers: int, ml_root: Path | None, form: LogFormat) -> None:
+def _supervise(settings: ServerConfig, workers: int, form: LogFormat) -> None:
     """Start this command again for each worker, and watch over them."""
-    from trademl.serve.settings import EVERYWHERE
     from trademl.serve.supervisor import place_text, supervise
 
-    if ml_root is not None:
-        settings = replace(settings, host=EVERYWHERE, is_open=True)
     again = [sys.executable, "-m", "trademl", *sys.argv[1:], "--worker"]
     supervise(
         lambda place: [*again, place_text(place)],

@@ -74,12 +74,12 @@ class LadderHere:
         self._loop = asyncio.new_event_loop()
 
     def __enter__(self) -> Self:
-        """Load the models.
+        """Load the models; without a bigger one that has no room the others answer.
 
         Raises
         ------
         StoreError, ServeError
-            If one cannot be read, or has no room.
+            If the smallest cannot be read, or has no room.
         """
         self._loop.run_until_complete(self._start())
         return self
@@ -101,6 +101,7 @@ class LadderHere:
     async def _start(self) -> None:
         self._engine = Engine([self._strategy], ServerConfig())
         self._handle = await self._engine.start()
+        await self._engine.load_all()  # the first decision waits for no model
         self._review = asyncio.create_task(self._engine.review())
 
     async def _ask(self, features_D: NDArray[np.float32], spread: float) -> Opinion:

@@ -31,15 +31,17 @@ from trademl.live.standby import Turn, stand_by
 from trademl.live.trader import LivePlan, Tally, Trader
 from trademl.market.orders import Side
 from trademl.market.quotes import Quotes
+from trademl.pipeline.ladders import strategy_ladders
 from trademl.pipeline.strategy import Strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
-from trademl.serve.deployments import DEPLOYED, deployed_strategies
+from trademl.serve.deployments import DEPLOYED
 from trademl.serve.known_models import KnownModels
 from trademl.serve.routing.settings import check_region_name, market_address
-from trademl.serve.served import ServedModel
+from trademl.serve.served import ServedModel, served
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.identity import artifact_id
+from trademl.train.model import load_model
 
 FeedName = Literal["recorded", "simulated"]
 TOLD_EVERY = 2_000  # quotes
@@ -67,7 +69,8 @@ class LiveOptions:
     trade_refused : bool
         Send orders although the model is refused, or in shadow mode.
     smaller : tuple of str
-        Ids of smaller models of the ladder in this process, biggest first.
+        Smaller models of the ladder in this process, biggest first, instead of
+        ``[[serving.rungs]]``.
     n_simulated : int
         Quotes of a simulated feed.
     region : str
@@ -153,25 +156,32 @@ def _trade(
     stop: Event,
     progress: Progress,
 ) -> dict[str, Any]:
-    store, ledger = workspace.store, workspace.ledger
-    (served,) = deployed_strategies(
-        [strategy.serving.endpoint],
-        store,
-        ledger,
-        policy=strategy.ladder,
-        freshness=strategy.freshness,
-        smaller=options.smaller,
-    )
-    model = served.ladder[0]
-    assert isinstance(model, ServedModel)  # noqa: S101  (the first of a deployed ladder is loaded)
+    ladder = _ladder(strategy, workspace, options)
+    model = _deployed(ladder)
     _check_columns(strategy, model.model.columns)
     trades = options.trade_refused or (model.mode == "live" and model.status == "accepted")
     quotes, feed = _quotes(strategy, options)
     plan = _plan(strategy, model.id, feed, options, trades=trades)
     _check_lease(strategy, workspace, options)
-    with _adviser(served, strategy, workspace, options) as adviser, until_told(stop):
+    with _adviser(ladder, strategy, workspace, options) as adviser, until_told(stop):
         run = _Run(strategy, workspace, options, plan, model, quotes, feed, adviser, stop, progress)
         return run.take_turns() if options.region else run.trade()
+
+
+def _ladder(strategy: Strategy, workspace: Workspace, options: LiveOptions) -> ServedStrategy:
+    """Return what answers in this process; a server that is asked has rungs of its own."""
+    if options.url:
+        strategy = replace(strategy, serving=replace(strategy.serving, rungs=()))
+    (ladder,) = strategy_ladders(strategy, workspace, smaller=options.smaller)
+    return ladder
+
+
+def _deployed(strategy: ServedStrategy) -> ServedModel:
+    """Return the model that is deployed, in memory also where it will compute on a card."""
+    held = strategy.ladder[strategy.followed]
+    if isinstance(held, ServedModel):
+        return held
+    return served(load_model(held.location), held.id, mode=held.mode, made_at_s=held.made_at_s)
 
 
 def _check_lease(strategy: Strategy, workspace: Workspace, options: LiveOptions) -> None:
@@ -324,7 +334,8 @@ def _plan(
         settings
         | {"strategy": strategy.name, "seed": strategy.seed, "trades": trades}
         | asked
-        | {"smaller": list(options.smaller)},
+        | {"smaller": list(options.smaller)}
+        | _rungs(strategy, options),
         code="live 1",
     )
     return LivePlan(
@@ -338,6 +349,12 @@ def _plan(
         trades,
         options.trade_refused,
     )
+
+
+def _rungs(strategy: Strategy, options: LiveOptions) -> dict[str, Any]:
+    """Return what of a run's identity its rungs are; nothing where there are none."""
+    rungs = () if options.smaller else strategy.serving.rungs
+    return {"rungs": [asdict(rung) for rung in rungs]} if rungs else {}
 
 
 def _check_columns(strategy: Strategy, columns: tuple[str, ...]) -> None:
@@ -363,14 +380,14 @@ def _quotes(strategy: Strategy, options: LiveOptions) -> tuple[Quotes, str]:
 
 
 def _adviser(
-    served: ServedStrategy, strategy: Strategy, workspace: Workspace, options: LiveOptions
+    ladder: ServedStrategy, strategy: Strategy, workspace: Workspace, options: LiveOptions
 ) -> AbstractContextManager[Any]:
     from trademl.live.asking import LadderHere, ServerThere
 
     if not options.url:
-        return LadderHere(served)
+        return LadderHere(ladder)
     endpoint = strategy.serving.endpoint
-    models = [entry.id for entry in served.ladder]
+    models = [entry.id for entry in ladder.ladder]
     models += [rung.model for rung in strategy.serving.rungs if rung.model != DEPLOYED]
     known = KnownModels(endpoint, models, workspace.ledger)
     return ServerThere(

@@ -20,6 +20,7 @@ from trademl.store.artifacts import storage_errors, write_atomically
 
 STATE_FILE, LOG_FILE = "service.json", "service.log"
 START_S = 60.0
+WORKER_S = 5.0  # more for each further process
 DRAIN_S = 35.0  # a server takes up to 30 s to finish what it has begun
 _URL = re.compile(r" at (https?://\S+)$", re.MULTILINE)
 _LOOK_S = 0.05

@@ -1,7 +1,8 @@
 """Serve as SageMaker starts a container: the model lies in ``/opt/ml/model``, and so do the rules.
 
 ============================== ====================================================================
-``model/``                     the files of one ``model.tar.gz``, unpacked by the platform
+``model/``                     the files of one ``model.tar.gz``, unpacked by the platform: of one
+                               model, or strategies that `trademl.serve.serving_folder` describes
 ``SAGEMAKER_MULTI_MODEL``      ``true``: models come and go over HTTP, from below ``models/``
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
 ``TRADEML_MODEL_ID``           what answers call the model
@@ -14,15 +15,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.model_pool import ModelFile
 from trademl.serve.served import Mode
-from trademl.serve.settings import EMF_S, EVERYWHERE, MAX_BODY_MIB, MIB, ServerConfig
-from trademl.serve.strategies import ServedStrategy
+from trademl.serve.serving_folder import SERVING_FILE, read_serving
+from trademl.serve.settings import EMF_S, MAX_BODY_MIB, MIB, ServerConfig
+from trademl.serve.strategies import ServedStrategy, ready
 
 MODEL_DOCUMENT, DEFAULT_NAME = "model.json", "default"
 
@@ -35,15 +37,22 @@ class ContainerServing:
     config: ServerConfig
 
 
-def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> ContainerServing:
+def container_serving(
+    root: Path, asked: ServerConfig, environ: Mapping[str, str], *, emf: bool | None = None
+) -> ContainerServing:
     """Return what the container below a folder serves.
 
     Parameters
     ----------
     root : Path
         ``/opt/ml``, or a folder laid out like it.
+    asked : ServerConfig
+        How it is to listen; the platform has its say on the size of requests and on models that
+        come over HTTP.
     environ : mapping of str to str
         The container's environment.
+    emf : bool, optional
+        Whether figures are logged for CloudWatch; as the environment says where it is None.
 
     Raises
     ------
@@ -51,25 +60,29 @@ def container_serving(root: Path, port: int, environ: Mapping[str, str]) -> Cont
         If a variable is no number.
     ServeError
         If there is no model.
+    ConfigError, StoreError, MissingExtraError
+        If ``serving.json`` or one of its models cannot be read, or not served by this machine.
     """
     payload = environ.get("SAGEMAKER_MAX_PAYLOAD_IN_MB", "6")
     if not payload.isdecimal():
         raise ConfigError(f"SAGEMAKER_MAX_PAYLOAD_IN_MB is {payload!r}, expected a number")
     is_multi_model = environ.get("SAGEMAKER_MULTI_MODEL", "").lower() == "true"
-    config = ServerConfig(
-        host=EVERYWHERE,
-        port=port,
+    has_figures = environ.get("TRADEML_EMF", "").lower() != "off" if emf is None else emf
+    config = replace(
+        asked,
         max_body_bytes=min(max(int(payload), 1), MAX_BODY_MIB) * MIB,
-        is_open=True,
         model_folder=root / "models" if is_multi_model else None,
-        emf_s=None if environ.get("TRADEML_EMF", "").lower() == "off" else EMF_S,
+        emf_s=EMF_S if has_figures else None,
     )
     if is_multi_model:
         return ContainerServing((), config)
     folder = root / "model"
+    if (folder / SERVING_FILE).is_file():
+        return ContainerServing(tuple(map(ready, read_serving(folder))), config)
     if not (folder / MODEL_DOCUMENT).is_file():
         raise ServeError(
-            f"{folder} holds no {MODEL_DOCUMENT}: expected the files of a model.tar.gz of trademl"
+            f"{folder} holds no {MODEL_DOCUMENT} and no {SERVING_FILE}: expected the files of a "
+            "model.tar.gz of trademl"
         )
     name, mode = environ.get("TRADEML_MODEL_ID", "model"), environ.get("TRADEML_MODEL_MODE")
     if mode not in (None, "live", "shadow"):

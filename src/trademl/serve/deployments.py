@@ -11,17 +11,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trademl.errors import ConfigError, LedgerAwayError, ServeError, StoreError
 from trademl.ledger import Ledger, tables
-from trademl.serve.archives import check_digest
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.model_pool import ModelFile
-from trademl.serve.placement import CPU, check_device, check_device_name
-from trademl.serve.served import Mode, ServedModel, served
+from trademl.serve.placement import CPU, check_device_name
+from trademl.serve.served import Mode, ServedModel
 from trademl.serve.shares import Quota
-from trademl.serve.strategies import ServedStrategy
+from trademl.serve.strategies import ServedStrategy, loaded, ready
 from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
-from trademl.train.model import load_model
 from trademl.train.model_archive import MODEL_FILE, is_network_file
 from trademl.train.registry import strategies_of
 
@@ -132,6 +130,32 @@ def retire(endpoint: str, ledger: Ledger) -> None:
             deployment.retired_at = now
 
 
+def standing_below(place: str, ledger: Ledger) -> list[str]:
+    """Return the strategies that stand at a place; one that was noted without a name is default."""
+    rows = ledger.rows(tables.Deployment, retired_at=None)
+    return sorted({_name_below(r.endpoint, place) for r in rows if _is_below(r.endpoint, place)})
+
+
+def replace_below(
+    place: str, models: Mapping[str, Artifact], store: ArtifactStore, ledger: Ledger
+) -> None:
+    """Note that a place serves these models, by strategy, and nothing else any more."""
+    kept = {deploy(m, f"{place}/{name}", store, ledger).id for name, m in models.items()}
+    now = datetime.now(UTC)
+    with ledger.session() as session:
+        for row in session.scalars(select(tables.Deployment).filter_by(retired_at=None)):
+            if _is_below(row.endpoint, place) and row.id not in kept:
+                row.retired_at = now
+
+
+def _is_below(endpoint: str, place: str) -> bool:
+    return endpoint == place or endpoint.startswith(f"{place}/")
+
+
+def _name_below(endpoint: str, place: str) -> str:
+    return endpoint.removeprefix(place).removeprefix("/") or "default"
+
+
 def current_deployment(endpoint: str, ledger: Ledger) -> tables.Deployment:
     """Return what stands behind an endpoint: the live model, else the one in shadow mode.
 
@@ -159,10 +183,7 @@ def served_model(deployment: tables.Deployment, store: ArtifactStore) -> ServedM
     StoreError
         If its file is not the one that its manifest lists.
     """
-    file = _deployed(deployment, store)
-    path = store.get(deployment.model_id).file(MODEL_FILE)
-    check_digest(path, file.sha256)
-    return served(load_model(path), file.id, mode=file.mode, made_at_s=file.made_at_s)
+    return loaded(_deployed(deployment, store))
 
 
 def deployed_file(endpoint: str, store: ArtifactStore, ledger: Ledger) -> ModelFile:
@@ -198,8 +219,8 @@ def _standing(endpoint: str, ledger: Ledger) -> tables.Deployment:
         raise LedgerAwayError(str(error)) from error
 
 
-def _deployed(deployment: tables.Deployment, store: ArtifactStore, device: str = CPU) -> ModelFile:
-    return _file(store.get(deployment.model_id), _mode(deployment), device)
+def _deployed(deployment: tables.Deployment, store: ArtifactStore) -> ModelFile:
+    return _file(store.get(deployment.model_id), _mode(deployment))
 
 
 def _mode(deployment: tables.Deployment) -> Mode:
@@ -265,22 +286,59 @@ def deployed_strategies(
     strategies = []
     for endpoint in endpoints:
         rungs = serving.rungs if endpoint == serving.endpoint else ()
-        if smaller or not rungs:
+        if smaller:
             rungs = (RungConfig(DEPLOYED), *map(RungConfig, smaller))
         standing = current_deployment(endpoint, ledger)
-        mode = _mode(standing)
-        followed = next(n for n, rung in enumerate(rungs) if rung.model == DEPLOYED)
-        ladder = [
-            _deployed_rung(standing, rung.device, store)
-            if rung.model == DEPLOYED
-            else _rung_file(rung, mode, store, ledger)
-            for rung in rungs
-        ]
-        quota = serving.quotas.get(endpoint, Quota())
-        strategies.append(
-            ServedStrategy(endpoint, tuple(ladder), policy, freshness, quota, followed)
+        described = described_strategy(
+            endpoint,
+            store.get(standing.model_id),
+            _mode(standing),
+            store,
+            ledger,
+            rungs=rungs,
+            policy=policy,
+            freshness=freshness,
+            quota=serving.quotas.get(endpoint, Quota()),
         )
+        strategies.append(ready(described))
     return tuple(strategies)
+
+
+def described_strategy(
+    name: str,
+    model: Artifact,
+    mode: Mode,
+    store: ArtifactStore,
+    ledger: Ledger,
+    *,
+    rungs: Sequence[RungConfig],
+    policy: LadderPolicy,
+    freshness: Freshness,
+    quota: Quota,
+) -> ServedStrategy:
+    """Return a strategy whose models lie in files; whether this machine can serve it is not asked.
+
+    Parameters
+    ----------
+    model : Artifact
+        What ``deployed`` stands for among the rungs; alone where there are none.
+    mode : {"live", "shadow"}
+        Of all its answers, but for those of refused models.
+
+    Raises
+    ------
+    ConfigError, DataError, StoreError, CloudError
+        As `deployed_strategies`.
+    """
+    rungs = tuple(rungs) or (RungConfig(DEPLOYED),)
+    followed = next(n for n, rung in enumerate(rungs) if rung.model == DEPLOYED)
+    ladder = tuple(
+        _file(model, mode, rung.device)
+        if rung.model == DEPLOYED
+        else _rung_file(rung, mode, store, ledger)
+        for rung in rungs
+    )
+    return ServedStrategy(name, ladder, policy, freshness, quota, followed)
 
 
 def _check_quotas(quotas: Mapping[str, Quota], endpoints: Sequence[str], ledger: Ledger) -> None:
@@ -292,17 +350,6 @@ def _check_quotas(quotas: Mapping[str, Quota], endpoints: Sequence[str], ledger:
             f"serving.quotas has one of {unknown[0]}, at which nothing was ever deployed; known "
             f"endpoints: {', '.join(sorted(known))}"
         )
-
-
-def _deployed_rung(
-    deployment: tables.Deployment, device: str, store: ArtifactStore
-) -> ServedModel | ModelFile:
-    """Return the deployed model, loaded, or where it lies if it is to compute on a card."""
-    if device == CPU:
-        return served_model(deployment, store)
-    found = _deployed(deployment, store, device)
-    check_device(device)
-    return found
 
 
 def _rung_file(rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledger) -> ModelFile:
@@ -317,6 +364,4 @@ def _rung_file(rung: RungConfig, mode: Mode, store: ArtifactStore, ledger: Ledge
     else:
         check_proof(model, store, ledger)
     accepted = model.metrics.get("status") == "accepted"
-    found = _file(model, mode if accepted else "shadow", rung.device)
-    check_device(rung.device)
-    return found
+    return _file(model, mode if accepted else "shadow", rung.device)

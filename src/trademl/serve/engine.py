@@ -6,10 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from trademl.errors import ConfigError, ServeError
+from trademl.errors import ConfigError, ServeError, TrademlError
 from trademl.serve import number_text, row_sum
 from trademl.serve.batches import Batches
 from trademl.serve.capture import Capture
@@ -131,6 +132,14 @@ class Engine:
         return Handler(
             named, self._config, metrics=self._peers.metrics, complaint=self._peers.complaint
         )
+
+    async def load_all(self) -> None:
+        """Load every model of the ladders, the biggest last; one that cannot be is logged."""
+        for strategy in self._live.values():
+            for held in reversed(strategy.ladder):
+                if held.model is None:
+                    with suppress(TrademlError):
+                        await self._pool.begin(held)
 
     async def review(self) -> None:
         """Look at the load again and again, until cancelled."""

@@ -126,9 +126,12 @@ class Handler:
             return failure(error.status, str(error))
 
     def _strategy(self, request: Request) -> LiveStrategy:
-        given = request.headers.get(_STRATEGY) or request.headers.get(_VARIANT)
+        named, variant = request.headers.get(_STRATEGY), request.headers.get(_VARIANT)
+        given = named or variant
         name = given.decode("latin-1") if given else ""
         strategy = self._strategies.get(name) if given else self._default
+        if strategy is None and not named and len(self._strategies) == 1:
+            return next(iter(self._strategies.values()))  # SageMaker's own name, and no strategy's
         if strategy is None:
             if not self._strategies:
                 raise RequestError(404, "this server has models only: ask /models/{name}/invoke")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from trademl.errors import ConfigError
 
+BIGGEST = "biggest"
 CACHED, DELAYED, ABSTAIN = "cached", "delayed", "abstain"
 LONGEST_S = 60.0  # SageMaker gives a container no more for one answer
 
@@ -74,7 +75,7 @@ class LadderPolicy:
 
 def tier_names(n_models: int) -> tuple[str, ...]:
     """Return the tiers of a ladder of models, best first; one model alone is the biggest."""
-    models = ["biggest", *["middle"] * (n_models - 2), "smallest"][:n_models]
+    models = [BIGGEST, *["middle"] * (n_models - 2), "smallest"][:n_models]
     return (*models, CACHED, DELAYED, ABSTAIN)
 
 

@@ -14,6 +14,7 @@ from trademl.serve.capture import CaptureConfig
 MIB = 2**20
 MAX_BODY_MIB = 25
 EMF_S = 60.0  # CloudWatch keeps one value a minute
+LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # of a container, which only its platform reaches
 
 
@@ -66,7 +67,7 @@ class ServerConfig:
         Which requests are kept with their answers, and where.
     """
 
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = 8080
     max_body_bytes: int = 6 * MIB
     max_head_bytes: int = 16 * 1024

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import ServeError
+from trademl.ports import Predictor
+from trademl.serve.model_pool import ModelFile
+from trademl.serve.placement import load_on
+from trademl.serve.served import ServedModel
 from trademl.train.model import Model
 
 TOLERANCE = 1e-6
 
 
 def smoke_test(
-    url: str, model: Model, *, token: str = "", within_s: float = 30.0
+    url: str,
+    model: Model,
+    *,
+    token: str = "",
+    within_s: float = 30.0,
+    ladder: Sequence[ServedModel | ModelFile] = (),
 ) -> NDArray[np.float32]:
     """Return a server's score of one row, if it is what the model scores here.
 
     Of several classes it is one of each. The row is the mean of the training rows, at which every
     term but the bias is nothing. Its time is now: it is asked whether a score comes at all.
+
+    Parameters
+    ----------
+    ladder : sequence of ServedModel or ModelFile
+        Models that may answer in its place; the answer says which did.
 
     Raises
     ------
@@ -30,9 +46,9 @@ def smoke_test(
 
     _wait_for_ping(url, within_s)
     features_1D = np.asarray(model.mean_D, np.float32)[None]
-    expected = np.asarray(model.scores(features_1D), np.float32)
-    answers = predict(url, features_1D, token=token, feature_time_ns=time.time_ns(), timeout_s=10.0)
-    found = answers.score_N
+    answer = predict(url, features_1D, token=token, feature_time_ns=time.time_ns(), timeout_s=10.0)
+    answered = _named(answer.model_id, ladder) or model
+    found, expected = answer.score_N, np.asarray(answered.predict(features_1D)[0], np.float32)
     if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
         raise ServeError(
             f"{url} scores {_text(found)} where the model scores {_text(expected)}: it serves "
@@ -43,6 +59,15 @@ def smoke_test(
 
 def _text(score_N: NDArray[np.float32]) -> str:
     return ", ".join(f"{score:.6f}" for score in score_N.ravel())
+
+
+def _named(model_id: str, ladder: Sequence[ServedModel | ModelFile]) -> Predictor | None:
+    for held in ladder:
+        if held.id == model_id:
+            if isinstance(held, ServedModel):
+                return held.model
+            return load_on(Path(held.location), held.device)
+    return None
 
 
 def _wait_for_ping(url: str, within_s: float) -> None:

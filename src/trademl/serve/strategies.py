@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from trademl.errors import ConfigError
+from trademl.errors import ConfigError, require_extra
+from trademl.serve.archives import check_digest
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
 from trademl.serve.model_pool import ModelFile
-from trademl.serve.served import ServedModel
+from trademl.serve.placement import CPU, check_device
+from trademl.serve.served import ServedModel, served
 from trademl.serve.shares import Quota
+from trademl.train.model import load_model
+from trademl.train.model_archive import is_network_file
 
 
 @dataclass(frozen=True)
@@ -45,3 +50,44 @@ class ServedStrategy:
         facts = [f"{deployed.mode}, {deployed.status}"] if isinstance(deployed, ServedModel) else []
         facts += [f"{self.followed} bigger"] * bool(self.followed) + [f"{n} smaller"] * bool(n)
         return f"{deployed.id} ({', '.join(facts) or 'file'})"
+
+
+def ready(strategy: ServedStrategy) -> ServedStrategy:
+    """Return a strategy as this machine serves it: the model that is followed is in memory.
+
+    One that computes on a graphics card is read when it is first needed, as the others are.
+
+    Raises
+    ------
+    ConfigError
+        If a device is not there.
+    MissingExtraError
+        If there is a network among the models, and torch is not installed.
+    StoreError
+        If the model that is followed cannot be read, or is not what its digest says.
+    """
+    for entry in strategy.ladder:
+        if isinstance(entry, ModelFile):
+            check_device(entry.device)
+            if Path(entry.location).is_file() and is_network_file(Path(entry.location)):
+                require_extra("train")
+    followed = strategy.ladder[strategy.followed]
+    if not isinstance(followed, ModelFile) or followed.device != CPU:
+        return strategy
+    ladder = list(strategy.ladder)
+    ladder[strategy.followed] = loaded(followed)
+    return replace(strategy, ladder=tuple(ladder))
+
+
+def loaded(file: ModelFile) -> ServedModel:
+    """Return the model of a file, in memory.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be read, or is not what its digest says.
+    """
+    path = Path(file.location)
+    if file.sha256:
+        check_digest(path, file.sha256)
+    return served(load_model(path), file.id, mode=file.mode, made_at_s=file.made_at_s)

@@ -20,10 +20,10 @@ from types import FrameType
 
 from trademl.errors import ConfigError, ServeError
 from trademl.serve.board import Board, WorkerPlace
+from trademl.serve.command import MAX_WORKERS
 from trademl.serve.listening import open_socket, url_of
 from trademl.serve.settings import ServerConfig
 
-MAX_WORKERS = 256
 _LOOK_S = 0.05
 _GRACE_S = 2.5  # beyond the time to drain, until a worker is killed
 

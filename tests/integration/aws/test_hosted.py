@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from aws_cases import BUCKET, OWN_IMAGE, REGION, DocumentedServer, RefusalError
+from ec2_cases import Ssm, stub_machine
 from hosting_cases import HostingService
 from trademl.ledger import Ledger, tables
 from trademl.train.model import load_binary_model
@@ -129,6 +131,26 @@ def test_an_endpoint_that_is_being_changed_is_not_stopped(run, model, store, led
     assert standing(ledger) == [model]
 
 
+@pytest.mark.usefixtures("aws")
+def test_a_dry_run_on_ec2_shows_what_the_server_is_told_by_the_file_and_by_flags(
+    run, model, strategy
+):
+    strategy.write_text(
+        strategy.read_text() + f'[ec2.serve]\nworkers = 2\ncapture = "s3://{BUCKET}/kept"\n'
+    )
+    words = ("--workers", "4", "--capture-percent", "5", "--no-emf")
+    done = run("deploy", "ec2", "--dry-run", *words)
+    refused = run("deploy", "ec2", "--dry-run", "--capture", "kept")
+
+    assert done.returncode == 0, done.stderr
+    told = f"serve --workers 4 --capture s3://{BUCKET}/kept --capture-percent 5.0 --no-emf"
+    files = json.loads(done.stdout)[-1]["files"]
+    assert f"{told}\n" in files["trademl.service"]
+    assert f"command: {json.dumps(told.split())}\n" in files["compose.yaml"]
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("trademl: capture is 'kept': a container")
+
+
 class Transforms:
     """An account's transform jobs: done at the second look, billed for two and a half minutes."""
 
@@ -189,3 +211,106 @@ def test_a_transform_job_is_kept_with_its_cost_as_training_jobs_are(
     )  # fmt: skip
     assert (shown["kind"], shown["model_id"]) == ("transform", model)
     assert row.name in run("aws", "jobs").stdout
+
+
+ALICE = '\n[serving]\nendpoint = "alice"\n[ladder]\ndeadline_ms = 250.0\n'
+HERE = f"ec2:{REGION}/serving"
+
+
+@pytest.fixture
+def two(model: str, strategy: Path, ledger: Ledger) -> tuple[str, str]:
+    """Return two strategy files of this folder, with the same model at both endpoints."""
+    text = strategy.read_text()
+    (strategy.parent / "alice.toml").write_text(text.replace('"es"', '"alice"') + ALICE)
+    strategy.write_text(text + '[serving]\nendpoint = "es"\n[serving.quotas]\nes = {share = 0.6}\n')
+    for endpoint in ("es", "alice"):
+        ledger.record(
+            tables.Deployment(id=f"d-{endpoint}", model_id=model, endpoint=endpoint, mode="live")
+        )
+    return "strategy.toml", "alice.toml"
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_dry_run_on_ec2_shows_every_strategy_with_its_rules(run, two, model):
+    done = run("deploy", "ec2", *two, "--dry-run")
+    alone = run("deploy", "ec2", two[0], "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    files = json.loads(done.stdout)[-1]["files"]
+    es, alice = json.loads(files["serving.json"])["strategies"]
+    assert (es["name"], es["quota"]["share"], es["models"][0]["id"]) == ("es", 0.6, model)
+    assert (alice["name"], alice["ladder"]["deadline_ms"]) == ("alice", 250.0)
+    assert f"  alice: {model}" in done.stderr
+    release = re.search(r"release-\w{12}", done.stderr)[0]
+    assert release in files["trademl.service"]
+    assert release not in alone.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_strategies_are_replaced_together_and_the_ledger_says_which_left(
+    run, two, model, store, ledger, tmp_path, monkeypatch
+):
+    import boto3
+
+    ec2 = boto3.client("ec2", region_name=REGION)
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "trademl", "Value": "serving"}]}]
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=tags)
+    machine = stub_machine(tmp_path) | {"SCORE": str(score_of(store, model)), "MODEL": model}
+
+    def deploy(*files: str) -> dict[str, Any]:
+        ssm = Ssm(machine, rewrite=lambda script: rewrite_paths(script, tmp_path))
+        machine["ARCHIVE"] = str(archive_of(run, store, files))
+        with ssm.server.running() as server, monkeypatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL_SSM", server.url)
+            done = run("deploy", "ec2", *files, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    first, second = deploy(*two), deploy(two[1])
+
+    assert (first["strategies"], first["left"]) == ({"es": model, "alice": model}, [])
+    assert (second["strategies"], second["left"]) == ({"alice": model}, ["es"])
+    rows = [r for r in ledger.rows(tables.Deployment) if r.endpoint.startswith(HERE)]
+    assert {r.endpoint: r.retired_at is None for r in rows} == {
+        f"{HERE}/es": False, f"{HERE}/alice": True
+    }  # fmt: skip
+
+
+def archive_of(run, store, files: tuple[str, ...]) -> Path:
+    """Return the archive that a release of strategy files sends."""
+    run("deploy", "ec2", *files, "--dry-run")
+    return store.newest("serving").file("model.tar.gz")
+
+
+def rewrite_paths(script: str, folder: Path) -> str:
+    """Let a script write below a folder what it writes into the machine's own."""
+    script = script.replace("root=/opt/trademl", f"root={folder / 'opt'}")
+    return script.replace("units=/etc/systemd/system", f"units={folder / 'units'}")
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_file_and_a_model_are_not_deployed_together(run, two, model):
+    done = run("deploy", "ec2", two[0], model, "--dry-run")
+
+    assert done.returncode == 2
+    assert "give strategy files (.toml), or the id of one model" in done.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_strategy_at_whose_endpoint_nothing_stands_is_refused(run, two, strategy):
+    path = strategy.parent / "alice.toml"
+    path.write_text(path.read_text().replace('endpoint = "alice"', 'endpoint = "diana"'))
+
+    done = run("deploy", "ec2", *two, "--dry-run")
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "nothing is deployed at endpoint diana" in done.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_dry_run_of_a_launch_without_a_profile_is_refused_as_the_launch_is(run, model):
+    done = run("deploy", "ec2", "--launch", "--dry-run")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lacks instance_profile" in done.stderr
