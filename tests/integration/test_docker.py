@@ -149,8 +149,8 @@ def test_a_models_mode_is_what_was_deployed(ml):
 
 
 def test_a_container_is_called_what_it_was_deployed_for(ml):
-    named = container_serving(ml, 8080, {"TRADEML_STRATEGY": "btc"})
-    plain = container_serving(ml, 8080, {})
+    named = container_serving(ml, ServerConfig(), {"TRADEML_STRATEGY": "btc"})
+    plain = container_serving(ml, ServerConfig(), {})
 
     assert (named.strategies[0].name, plain.strategies[0].name) == ("btc", "default")
 
