@@ -65,6 +65,7 @@ def predict(
     batch_rows: int = 500,
     timeout_s: float = 60.0,
     token: str = "",
+    feature_time_ns: int | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Return the server's predictions for all rows, asked in requests of at most 6 MiB.
@@ -83,6 +84,8 @@ def predict(
         Longest wait for one answer.
     token : str
         What the server knows the caller by, where it wants that.
+    feature_time_ns : int, optional
+        The latest tick that the features read, UTC.
     progress : Progress, optional
         Told of rows done.
 
@@ -107,6 +110,8 @@ def predict(
     }
     if token:
         headers["Authorization"] = f"Bearer {token}"
+    if feature_time_ns is not None:
+        headers["X-Trademl-Feature-Time-Ns"] = str(feature_time_ns)
     with closing(ServerSession(url, timeout_s)) as session:
         for n_rows, body in _requests(features_ND, content_type, batch_rows):
             answers.append(_ask(session, body, n_rows, headers))

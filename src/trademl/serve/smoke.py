@@ -44,7 +44,7 @@ def smoke_test(
 
     _wait_for_ping(url, within_s)
     features_1D = np.asarray(model.mean_D, np.float32)[None]
-    answer = predict(url, features_1D, token=token, timeout_s=10.0)
+    answer = predict(url, features_1D, token=token, timeout_s=10.0, feature_time_ns=time.time_ns())
     answered = _named(answer.model_id, ladder) or model
     found, expected = float(answer.score_N[0]), float(answered.predict(features_1D)[0][0])
     if abs(found - expected) > TOLERANCE:
