@@ -80,13 +80,14 @@ class HostingService:
     Parameters
     ----------
     score : float
-        What every endpoint answers.
+        What every endpoint answers; ``said`` is what it adds of the model that did.
     ends : callable, optional
         Given a configuration's name, returns the state that an endpoint on it ends in.
     """
 
     def __init__(self, score: float, ends: Callable[[str], str] | None = None) -> None:
         self.score = score
+        self.said: dict[str, str] = {}
         self.ends = ends or (lambda name: "InService")
         self.models: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, dict[str, Any]] = {}
@@ -104,7 +105,8 @@ class HostingService:
                 "DescribeEndpoint": self.describe,
                 "DeleteEndpoint": lambda r: self._drop(self.endpoints, "Endpoint", r),
                 "InvokeEndpoint": lambda r: {
-                    "predictions": [{"score": self.score, "predicted_label": 0.0}]
+                    "predictions": [{"score": self.score, "predicted_label": 0.0}],
+                    **({"trademl": self.said} if self.said else {}),
                 },
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trademl.aws.ec2 import DeployedRelease, deploy_release
@@ -43,8 +43,15 @@ def plan_hosting(
     ledger: Ledger,
     *,
     strategy: str,
+    describe: Callable[[Artifact, Mode], ServedStrategy] | None = None,
 ) -> EndpointPlan:
     """Return the plan of a model's endpoint: a champion answers, any other model is a shadow.
+
+    Parameters
+    ----------
+    describe : callable, optional
+        Returns the ladder and the rules that a model is served with, in a mode; it is hosted bare
+        without.
 
     Raises
     ------
@@ -63,7 +70,21 @@ def plan_hosting(
             standing = None
         if standing is not None and standing.mode == "live":
             live = store.get(standing.model_id)
-    return plan_endpoint(model, aws, hosting, strategy=strategy, mode=mode, live=live)
+
+    def folder(hosted: Artifact, mode: Mode) -> tuple[ServedStrategy, Artifact]:
+        assert describe is not None  # noqa: S101  (it is called where there is one)
+        served = describe(hosted, mode)
+        return served, serving_artifact([served], store)
+
+    return plan_endpoint(
+        model,
+        aws,
+        hosting,
+        strategy=strategy,
+        mode=mode,
+        live=live,
+        describe=folder if describe else None,
+    )
 
 
 def deploy_to_sagemaker(

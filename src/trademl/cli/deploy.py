@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from trademl.cli import options
 from trademl.cli.output import emit
 from trademl.cli.sagemaker import print_requests
-from trademl.cli.session import open_session
+from trademl.cli.session import Session, open_session
 from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from trademl.pipeline.strategy import Strategy
     from trademl.serve.background import Service
     from trademl.serve.command import ServeOptions
+    from trademl.serve.served import Mode
     from trademl.serve.strategies import ServedStrategy
+    from trademl.store.artifacts import Artifact
     from trademl.train.model import Model
 
 app = typer.Typer(
@@ -212,6 +215,7 @@ def sagemaker(
     from trademl.aws.hosted import deploy_to_sagemaker, plan_hosting
     from trademl.aws.prices import load_prices
     from trademl.cli.predict import chosen_model
+    from trademl.pipeline.shipping import has_ladder
 
     if dry_run + status + stop > 1:
         raise typer.BadParameter("--dry-run, --status and --stop exclude each other")
@@ -231,6 +235,7 @@ def sagemaker(
             store,
             ledger,
             strategy=strategy.name,
+            describe=_describe(session) if has_ladder(strategy) else None,
         )
         cost = hourly_cost(plan, load_prices(strategy.aws.region, session.workspace.root))
         if dry_run:
@@ -245,6 +250,19 @@ def sagemaker(
         f"  smoke prediction: {deployed.score:.6f}, as the model scores here",
     ]
     emit(result, as_json=json, lines=lines)
+
+
+def _describe(session: Session) -> Callable[[Artifact, Mode], ServedStrategy]:
+    """Return what says how a model is served by the strategy of a session."""
+    from trademl.pipeline.shipping import shipped_strategies
+
+    def describe(model: Artifact, mode: Mode) -> ServedStrategy:
+        (served,) = shipped_strategies(
+            [session.strategy], session.workspace, model=model, mode=mode
+        )
+        return served
+
+    return describe
 
 
 def _ask_endpoint(

@@ -5,8 +5,8 @@
                                model, or strategies that `trademl.serve.serving_folder` describes
 ``SAGEMAKER_MULTI_MODEL``      ``true``: models come and go over HTTP, from below ``models/``
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
-``TRADEML_MODEL_ID``           what answers call the model
-``TRADEML_MODEL_MODE``         ``live`` or ``shadow``; live only if accepted where it is not set
+``TRADEML_MODEL_ID``           what answers call the model, where it lies there alone
+``TRADEML_MODEL_MODE``         its mode, ``live`` or ``shadow``; live only if accepted where not set
 ``TRADEML_STRATEGY``           what callers may call it in ``X-Trademl-Strategy``
 ``TRADEML_EMF``                ``off``: no figures for CloudWatch in the log
 ============================== ====================================================================
