@@ -6,9 +6,15 @@ the image's digest, and answers with the score of a model of the test's choice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -26,6 +32,8 @@ from trademl.train.model_archive import MODEL_FILE
 AWS = AwsConfig(region=REGION, role_arn=ROLE, bucket=BUCKET, poll_s=0.01)
 HOSTING = HostingConfig(image=OWN_IMAGE, alarms=("too-many-errors",))
 DIGEST = "sha256:" + "ab" * 32
+_PASSED_ON = {"content-type", "accept", "x-amzn-sagemaker-custom-attributes",
+              "x-amzn-sagemaker-target-variant"}  # fmt: skip
 
 
 def linear_model(bias: float = 0.25) -> LinearModel:
@@ -72,13 +80,14 @@ class HostingService:
     Parameters
     ----------
     score : float
-        What every endpoint answers.
+        What every endpoint answers; ``said`` is what it adds of the model that did.
     ends : callable, optional
         Given a configuration's name, returns the state that an endpoint on it ends in.
     """
 
     def __init__(self, score: float, ends: Callable[[str], str] | None = None) -> None:
         self.score = score
+        self.said: dict[str, str] = {}
         self.ends = ends or (lambda name: "InService")
         self.models: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, dict[str, Any]] = {}
@@ -96,7 +105,8 @@ class HostingService:
                 "DescribeEndpoint": self.describe,
                 "DeleteEndpoint": lambda r: self._drop(self.endpoints, "Endpoint", r),
                 "InvokeEndpoint": lambda r: {
-                    "predictions": [{"score": self.score, "predicted_label": 0.0}]
+                    "predictions": [{"score": self.score, "predicted_label": 0.0}],
+                    **({"trademl": self.said} if self.said else {}),
                 },
             }
         )
@@ -170,3 +180,57 @@ class HostingService:
                 {"SpecifiedImage": image, "ResolvedImage": f"{repository}@{DIGEST}"}
             ],
         }
+
+
+@contextmanager
+def runtime_before(url: str) -> Iterator[str]:
+    """Yield the address of a SageMaker runtime that asks a server as it asks a container.
+
+    Of the headers only those of InvokeEndpoint get through, and what the container refuses is a
+    ModelError with the answer in it.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path != "/endpoints/trademl-es/invocations":
+                message = f"Endpoint {self.path.split('/')[2]} of account 1 not found."
+                self._reply(400, {"Message": message}, "ValidationError")
+                return
+            sent = {k: v for k, v in self.headers.items() if k.lower() in _PASSED_ON}
+            container = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+            model = self.headers.get("X-Amzn-SageMaker-Target-Model")
+            path = f"/models/{model}/invoke" if model else "/invocations"
+            container.request("POST", path, body, sent)
+            answer = container.getresponse()
+            content = answer.read()
+            container.close()
+            if answer.status != 200:
+                refusal = {"OriginalStatusCode": answer.status, "OriginalMessage": content.decode()}
+                self._reply(424, {"Message": "Received client error", **refusal}, "ModelError")
+                return
+            self._send(200, content, {"Content-Type": answer.headers["Content-Type"]})
+
+        def _reply(self, status: int, document: dict[str, Any], error: str) -> None:
+            headers = {"Content-Type": "application/json", "x-amzn-ErrorType": error}
+            self._send(status, json.dumps(document).encode(), headers)
+
+        def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -13,6 +13,7 @@ TrademlError
 │   └── RegistryError  a model cannot be promoted or taken back
 ├── TrainError       a training job cannot start or did not converge to a finite model
 ├── ServeError       a server or endpoint cannot be started, reached or understood
+│   └── RefusedError  a server answered with an error of its own
 ├── BrokerError      a broker could not be reached, or gave no clear answer
 │   └── OrderRejectedError  a broker refused an order for good
 ├── LeaseError       a region may not trade: its lease ended, or another has it
@@ -77,6 +78,14 @@ class TrainError(TrademlError):
 
 class ServeError(TrademlError):
     """A server or an endpoint cannot be started, reached or understood."""
+
+
+class RefusedError(ServeError):
+    """A server answered with an error of its own, whose HTTP status is ``status``."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class BrokerError(TrademlError):

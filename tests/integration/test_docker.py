@@ -148,6 +148,13 @@ def test_a_models_mode_is_what_was_deployed(ml):
     assert found.strategies[0].ladder[0].mode == "live"
 
 
+def test_a_container_is_called_what_it_was_deployed_for(ml):
+    named = container_serving(ml, ServerConfig(), {"TRADEML_STRATEGY": "btc"})
+    plain = container_serving(ml, ServerConfig(), {})
+
+    assert (named.strategies[0].name, plain.strategies[0].name) == ("btc", "default")
+
+
 def test_a_payload_that_is_no_number_is_refused(ml):
     with pytest.raises(ConfigError, match="expected a number"):
         container_serving(ml, ServerConfig(), {"SAGEMAKER_MAX_PAYLOAD_IN_MB": "six"})

@@ -103,7 +103,7 @@ def test_an_authority_of_the_machine_is_trusted(made):
         (
             {"host": "IP:127.0.0.1"},
             r"its certificate is not trusted \(self.signed certificate\): give the CA that signed "
-            r"it \(ca_file\)",
+            r"it \(--ca-file, or ca_file of a region\)",
         ),
         ({"host": "DNS:hk.example", "signed": True}, "its certificate is refused: IP address mis"),
         (None, "it speaks no TLS: expected a server of https"),

@@ -13,6 +13,7 @@ import pytest
 from serving_cases import linear_model, score_of
 from trademl.errors import ServeError
 from trademl.serve.background import STATE_FILE, find_service, start_service, stop_service
+from trademl.serve.freshness import Freshness
 from trademl.serve.process import end_process, identify
 from trademl.serve.served import served
 from trademl.serve.server import BackgroundServer, ServedStrategy
@@ -122,3 +123,11 @@ def test_a_damaged_file_is_one_line(tmp_path: Path):
 
     with pytest.raises(ServeError, match="is damaged"):
         find_service(tmp_path)
+
+
+def test_a_strategy_that_wants_the_time_of_its_features_is_told():
+    model = linear_model(1.0)
+    freshness = Freshness(max_feature_age_s=60.0, needs_feature_time=True)
+    strategy = ServedStrategy("es", (served(model, "m"),), freshness=freshness)
+    with BackgroundServer(strategy) as server:
+        assert smoke_test(server.url, model) == pytest.approx(0.5)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from trademl.errors import ServeError
-from trademl.serve import client as client_module
+from trademl.serve import questions
 from trademl.serve.client import ping, predict
-from trademl.serve.server import BackgroundServer, ServedModel, ServerConfig
+from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 
 D = 4
 CSV, JSON = "text/csv", "application/json"
@@ -114,7 +114,7 @@ def test_progress_counts_rows(url, features):
 
 
 def test_batches_shrink_until_a_request_fits(url, features, monkeypatch):
-    monkeypatch.setattr(client_module, "MAX_REQUEST_BYTES", 1_000)
+    monkeypatch.setattr(questions, "MAX_REQUEST_BYTES", 1_000)
 
     predictions = predict(url, features, content_type=CSV)
 
@@ -122,7 +122,7 @@ def test_batches_shrink_until_a_request_fits(url, features, monkeypatch):
 
 
 def test_a_row_too_large_for_any_request_is_named(url, features, monkeypatch):
-    monkeypatch.setattr(client_module, "MAX_REQUEST_BYTES", 10)
+    monkeypatch.setattr(questions, "MAX_REQUEST_BYTES", 10)
 
     with pytest.raises(ServeError, match="row 1 alone takes"):
         predict(url, features, content_type=CSV)
@@ -217,6 +217,54 @@ def test_a_model_that_changes_midway_is_an_error():
     ]
     with server_that_says(*answers) as url, pytest.raises(ServeError, match="from old to new"):
         predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=10)
+
+
+class Shares(Mean):
+    """Scores three classes."""
+
+    def predict(self, features_ND):
+        score_NK = self.scores(features_ND)
+        return score_NK, score_NK.argmax(axis=1)
+
+    def scores(self, features_ND):
+        return features_ND[:, :3].astype(np.float32)
+
+
+@pytest.mark.parametrize("accept", [JSON, JSON_LINES, RECORDIO])
+def test_scores_of_several_classes_are_understood(features, accept):
+    with BackgroundServer(ServedModel(Shares(), "m")) as server:
+        predictions = predict(server.url, features, accept=accept)
+
+    np.testing.assert_array_equal(predictions.score_N, features[:, :3])
+    np.testing.assert_array_equal(predictions.label_N, features[:, :3].argmax(axis=1))
+
+
+def test_scores_that_differ_in_number_are_an_error():
+    both = b'{"predictions":[{"score":[0.5,0.5]},{"score":[1]}]}'
+    with server_that_says(ok(both)) as url, pytest.raises(ServeError, match="understood"):
+        predict(url, np.zeros((2, D), np.float32), timeout_s=10)
+
+    answers = [ok(b'{"predictions":[{"score":%b}]}' % score) for score in (b"[0.5,0.5]", b"0.5")]
+    with server_that_says(*answers) as url, pytest.raises(ServeError, match="number of classes"):
+        predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=10)
+
+
+def test_the_strategy_that_is_named_answers():
+    class Negative(Mean):
+        def scores(self, features_ND):
+            return -super().scores(features_ND)
+
+    rows_ND = np.ones((2, D), np.float32)
+    both = [
+        ServedStrategy(name, (ServedModel(model(), f"m-{name}"),))
+        for name, model in (("btc", Mean), ("alice", Negative))
+    ]
+    with BackgroundServer(both) as server:
+        named = predict(server.url, rows_ND, strategy="alice")
+        with pytest.raises(ServeError, match="no strategy 'diana': this server has btc, alice"):
+            predict(server.url, rows_ND, strategy="diana")
+
+    assert (named.score_N.tolist(), named.model_id) == ([-1.0, -1.0], "m-alice")
 
 
 def test_a_large_batch_stays_below_the_servers_limit():

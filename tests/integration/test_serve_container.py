@@ -20,7 +20,7 @@ import pytest
 from certificates import certificate
 from hosting_cases import linear_model, model_artifact
 from serving_cases import wait_until
-from trademl.errors import ConfigError, StoreError
+from trademl.errors import EXTRAS, ConfigError, MissingExtraError, StoreError
 from trademl.serve.container import container_serving
 from trademl.serve.freshness import Freshness
 from trademl.serve.ladder import LadderPolicy
@@ -30,6 +30,7 @@ from trademl.serve.settings import ServerConfig
 from trademl.serve.shares import Quota
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.identity import digest_file
+from trademl.train.model_archive import pack
 
 TOKEN = "predict-token-0001"
 ROW = b'{"instances":[{"features":[0.1,0.0,-0.2]}]}'
@@ -304,3 +305,16 @@ def test_a_newer_list_is_refused(shared):
 
     with pytest.raises(StoreError, match="has version 2, this trademl reads 1"):
         read_serving(shared / "model")
+
+
+def test_a_network_is_refused_at_the_start_where_there_is_no_torch(tmp_path, files, monkeypatch):
+    network = tmp_path / "network.tar.gz"
+    network.write_bytes(pack({"model.json": b"{}", "weights/0.npy": b""}))
+    big = ModelFile("network-1", str(network), digest_file(network), "live")
+    shared = laid_out(
+        tmp_path / "shared", (ServedStrategy("es", (big, files["btc-small"]), followed=1),)
+    )
+    monkeypatch.setitem(EXTRAS, "train", ("a_library_that_is_not_there",))
+
+    with pytest.raises(MissingExtraError, match=r"pip install 'trademl\[train\]'"):
+        container_serving(shared, ServerConfig(), {})

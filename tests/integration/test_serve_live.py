@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from certificates import certificate
 from running import one_line
 from trademl.backtest.compare import compare
 from trademl.backtest.compiled import run_compiled
@@ -22,6 +23,7 @@ from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
 from trademl.config import load_settings
 from trademl.errors import ConfigError, ServeError
+from trademl.etl.dataset import load_split
 from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import place_orders
@@ -31,7 +33,8 @@ from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.pipeline.live import LiveOptions, trade_live
 from trademl.pipeline.workspace import Workspace
 from trademl.serve.deployments import DEPLOYED, RungConfig, current_deployment, served_model
-from trademl.serve.server import BackgroundServer
+from trademl.serve.predictions import predict_dataset, read_scores
+from trademl.serve.server import BackgroundServer, ServedModel, ServedStrategy, ServerConfig
 from trademl.train.model import load_model
 
 
@@ -85,7 +88,7 @@ def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
         trades = backtested(strategy, opened)
         here = trade_live(strategy, opened, LiveOptions(trade_refused=True))
         model = served_model(current_deployment("small", opened.ledger), opened.store)
-        with BackgroundServer(model) as server:
+        with shared_server(ServedStrategy("small", (model,))) as server:
             asked = LiveOptions(trade_refused=True, url=server.url)
             there = trade_live(strategy, opened, asked)
     assert here["n_trades"] == len(trades) > 0
@@ -94,6 +97,82 @@ def test_paper_trades_are_those_of_the_backtest_in_process_and_over_http(
     for name in ("n_trades", "net_pnl", "outcomes"):
         assert there[name] == here[name]
     assert without_id(there["open"]) == without_id(here["open"])
+
+
+class Eager:
+    """Another strategy's model, of as many columns: it would buy always."""
+
+    columns = tuple(map(str, range(65)))
+    schema_hash = "eager"
+
+    def predict(self, features_ND):
+        score_N = np.ones(len(features_ND), np.float32)
+        return score_N, score_N
+
+
+EAGER = ServedModel(Eager(), "model-00000000cafe")
+
+
+def shared_server(*strategies):
+    """Return a server that answers for another strategy first."""
+    return BackgroundServer([ServedStrategy("btc", (EAGER,)), *strategies])
+
+
+def test_a_server_that_does_not_have_the_strategy_is_refused_unless_its_name_is_said(
+    project, workspace, monkeypatch
+):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with Workspace(workspace) as opened:
+        model = served_model(current_deployment("small", opened.ledger), opened.store)
+        with BackgroundServer(model) as server:
+            with pytest.raises(ServeError, match="has default; say with --endpoint what it calls"):
+                trade_live(strategy, opened, LiveOptions(url=server.url))
+            found = trade_live(strategy, opened, LiveOptions(url=server.url, endpoint="default"))
+    assert found["tiers"].keys() == {"biggest", "none"}
+    for more in ({"endpoint": "default"}, {"ca_file": "ca.pem"}):
+        with pytest.raises(ConfigError, match="give its --url too"):
+            LiveOptions(**more)
+
+
+def test_a_model_that_is_none_of_the_strategys_is_refused(project, workspace, monkeypatch):
+    monkeypatch.chdir(project)
+    strategy = load_settings(project / "strategy.toml", environ={}).strategy
+    with Workspace(workspace) as opened:
+        with BackgroundServer([ServedStrategy("small", (EAGER,))]) as server:
+            message = "answers for small with model-00000000cafe, which is none of its models here"
+            with pytest.raises(ServeError, match=message):
+                trade_live(strategy, opened, LiveOptions(url=server.url))
+        assert opened.ledger.rows(LiveRun) == []
+
+
+def test_a_server_of_several_is_asked_about_a_dataset_in_the_strategys_name(workspace):
+    with Workspace(workspace) as opened:
+        store, ledger = opened.store, opened.ledger
+        deployment, dataset = current_deployment("small", ledger), store.newest("dataset")
+        model = served_model(deployment, store)
+        asked = (deployment, dataset, store, ledger)
+        with (
+            BackgroundServer([ServedStrategy("small", (EAGER,))]) as server,
+            pytest.raises(ServeError, match="for small with model-00000000cafe, expected"),
+        ):
+            predict_dataset(*asked, split="validation", url=server.url)
+        with shared_server(ServedStrategy("small", (model,))) as server:
+            found = predict_dataset(*asked, split="validation", url=server.url)
+        features_ND = load_split(dataset, "validation").features_ND
+        np.testing.assert_array_equal(read_scores(found), model.scores(features_ND).score_N)
+
+
+def test_a_server_behind_an_authority_of_ones_own_is_asked(trademl, workspace, tmp_path):
+    authority = certificate(tmp_path, name="authority", host="DNS:authority")
+    cert, key = certificate(tmp_path, signed_by=authority)
+    with Workspace(workspace) as opened:
+        model = served_model(current_deployment("small", opened.ledger), opened.store)
+    config = ServerConfig(port=0, tls_cert=cert, tls_key=key)
+    with BackgroundServer([ServedStrategy("small", (model,))], config) as server:
+        found = traded(trademl, workspace, "--url", server.url, "--ca-file", authority[0])
+
+    assert found["tiers"].keys() == {"biggest", "none"}
 
 
 @pytest.fixture
@@ -146,7 +225,7 @@ def test_rungs_that_this_machine_lacks_are_those_of_the_server_that_is_asked(wit
         model = served_model(current_deployment("small", opened.ledger), opened.store)
         with pytest.raises(ConfigError, match="computes on the processor alone"):
             trade_live(strategy, opened)
-        with BackgroundServer(model) as server:
+        with BackgroundServer([ServedStrategy("small", (model,))]) as server:
             there = trade_live(strategy, opened, LiveOptions(url=server.url))
 
     assert there["status"] == "finished"

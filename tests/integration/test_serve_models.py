@@ -10,6 +10,8 @@ import numpy as np
 import orjson
 import pytest
 
+from trademl.errors import ServeError
+from trademl.serve.client import predict
 from trademl.serve.server import BackgroundServer, ServerConfig
 from trademl.train.model import LinearModel, save_model
 
@@ -171,3 +173,16 @@ def test_an_archive_of_another_digest_is_refused(server, folder):
 def test_a_server_of_one_model_has_no_models_path(folder):
     with BackgroundServer((), ServerConfig(port=0)) as server:
         assert call(server, "GET", "/models")[0] == 404
+
+
+def test_the_client_asks_a_model_by_its_name(server, folder):
+    load(server, "a.b-1", folder / "2.tar.gz")
+    rows_ND = np.ones((1, 2), np.float32)
+
+    answers = predict(server.url, rows_ND, model="a.b-1")
+
+    assert (answers.score_N.tolist(), answers.model_id) == ([sigmoid(2)], "a.b-1")
+    with pytest.raises(ServeError, match="answered 404: model 'b/c' is not|the model's name is"):
+        predict(server.url, rows_ND, model="b/c")
+    with pytest.raises(ServeError, match="has models only: ask /models/{name}/invoke"):
+        predict(server.url, rows_ND)

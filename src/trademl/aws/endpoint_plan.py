@@ -6,6 +6,7 @@ command finds what it has made before, and two different models never share a na
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ from trademl.aws.names import TRAINING_LIMIT, check_name
 from trademl.aws.prices import PriceTable
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.serve.served import Mode
+from trademl.serve.serving_folder import model_files
+from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact
 from trademl.store.identity import artifact_id, digest_file
 from trademl.train.model_archive import MODEL_FILE
 
 MAIN, SHADOW = "main", "shadow"
+Describe = Callable[[Artifact, Mode], tuple[ServedStrategy, Artifact]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class HostedModel:
         What its answers say of it.
     workers : int
         Processes of its container.
+    strategy : ServedStrategy, optional
+        What the archive is the serving folder of; it holds the bare model where there is none.
     """
 
     artifact_id: str
@@ -50,6 +56,14 @@ class HostedModel:
     image: str
     mode: Mode
     workers: int = 1
+    strategy: ServedStrategy | None = None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The archives of the models that may answer, by id, biggest first."""
+        if self.strategy is None:
+            return {self.artifact_id: self.archive}
+        return {model.id: Path(model.location) for model in model_files(self.strategy)}
 
     @property
     def folder(self) -> str:
@@ -175,6 +189,7 @@ def plan_endpoint(
     strategy: str,
     mode: Mode,
     live: Artifact | None = None,
+    describe: Describe | None = None,
 ) -> EndpointPlan:
     """Return the plan of an endpoint; nothing is sent.
 
@@ -183,6 +198,9 @@ def plan_endpoint(
     mode : {"live", "shadow"}
     live : Artifact, optional
         The model that answers beside one in shadow mode.
+    describe : callable, optional
+        Returns what is served with a model, in its mode, and the artifact of its serving folder;
+        models are hosted bare without it.
 
     Raises
     ------
@@ -199,24 +217,31 @@ def plan_endpoint(
             "stands at the endpoint to shadow: deploy the champion first"
         )
     name = check_name(hosting.endpoint or f"trademl-{strategy}", TRAINING_LIMIT)
-    hosted = hosted_model(model, aws, hosting, mode)
-    beside = hosted_model(live, aws, hosting, "live") if mode == "shadow" and live else None
+    hosted = hosted_model(model, aws, hosting, mode, describe)
+    beside = None
+    if mode == "shadow" and live:
+        beside = hosted_model(live, aws, hosting, "live", describe)
     return EndpointPlan(name, strategy, hosted, mode, beside, aws, hosting)
 
 
 def hosted_model(
-    model: Artifact, aws: AwsConfig, hosting: HostingConfig, mode: Mode
+    model: Artifact,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    mode: Mode,
+    describe: Describe | None = None,
 ) -> HostedModel:
     """Return what a model is called on SageMaker, and where its archive goes."""
-    archive = model.file(MODEL_FILE)
+    strategy, sent = describe(model, mode) if describe else (None, model)
+    archive = sent.file(MODEL_FILE)
     digest = digest_file(archive)[:12]
     given = {"model": model.id, "sha256": digest, "image": hosting.image, "role": aws.role_arn}
     given["mode"] = mode
     if hosting.workers > 1:
         given["workers"] = str(hosting.workers)
-    uri = aws.uri("models", model.id, digest, MODEL_FILE)
+    uri = aws.uri("serving" if strategy else "models", sent.id, digest, MODEL_FILE)
     name = _name("model", given)
-    return HostedModel(model.id, archive, name, uri, hosting.image, mode, hosting.workers)
+    return HostedModel(model.id, archive, name, uri, hosting.image, mode, hosting.workers, strategy)
 
 
 def model_request(model: HostedModel, aws: AwsConfig, strategy: str) -> dict[str, Any]:

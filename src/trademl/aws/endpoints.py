@@ -14,16 +14,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trademl.aws.clients import client
 from trademl.aws.endpoint_plan import EndpointPlan
 from trademl.aws.failures import aws_errors, code_of, is_not_found
+from trademl.aws.invoking import invoke
 from trademl.aws.upload import upload_files
 from trademl.errors import CloudError
 from trademl.ports import Progress, Silent
-from trademl.train.model import load_binary_model
+from trademl.serve.formats import JSON
+from trademl.serve.smoke import TOLERANCE
+from trademl.serve.smoke_files import NETWORK_TOLERANCE
+from trademl.train.model import LinearModel, load_binary_model
 
-SCORE_TOLERANCE = 1e-6
+SMOKE_TRIES, SMOKE_S = 30, 2.0
 Sleep = Callable[[float], None]
 
 
@@ -92,7 +97,7 @@ def deploy_endpoint(
     try:
         change = _apply(plan, clients, before, made, progress, sleep)
         variants = check_running(plan, clients)
-        score = smoke_prediction(plan, clients)
+        score = smoke_prediction(plan, clients, sleep)
     except CloudError as error:
         left = _unmake(made, progress)
         raise CloudError(f"{error}; {left}") from error
@@ -229,33 +234,65 @@ def _check_image(name: str, runs: Mapping[str, Any], image: str) -> str:
     return resolved
 
 
-def smoke_prediction(plan: EndpointPlan, clients: EndpointClients) -> float:
+def smoke_prediction(
+    plan: EndpointPlan, clients: EndpointClients, sleep: Sleep = time.sleep
+) -> float:
     """Return the endpoint's score of one row, if it is the score that its model gives here.
+
+    Of a ladder the answer says which model gave it; the biggest must have answered in the end, but
+    under load.
 
     Raises
     ------
     CloudError
-        If the endpoint does not answer, or answers something else.
+        If the endpoint does not answer, answers something else, or its biggest model never does.
     """
-    model = load_binary_model(plan.answering.archive)
-    features_1D = np.asarray(model.mean_D, np.float32)[None]
-    expected = float(model.scores(features_1D)[0])
-    body = json.dumps({"instances": [{"features": features_1D[0].tolist()}]})
-    with aws_errors(f"asking endpoint {plan.endpoint}"):
-        answer = clients.runtime.invoke_endpoint(
-            EndpointName=plan.endpoint, ContentType="application/json", Accept="application/json",
-            Body=body,
-        )["Body"].read()  # fmt: skip
+    files = plan.answering.files
+    loaded = {model: load_binary_model(path) for model, path in files.items()}
+    biggest, smallest = next(iter(files)), next(reversed(files))
+    features_1D = np.asarray(loaded[smallest].mean_D, np.float32)[None]
+    for _ in range(SMOKE_TRIES):
+        model, score, reason = _ask(plan, clients, features_1D)
+        if model not in loaded:
+            raise CloudError(
+                f"endpoint {plan.endpoint} answers by {model}: it serves another model"
+            )
+        expected = float(loaded[model].scores(features_1D)[0])
+        is_linear = isinstance(loaded[model], LinearModel)
+        if abs(score - expected) > (TOLERANCE if is_linear else NETWORK_TOLERANCE):
+            raise CloudError(
+                f"endpoint {plan.endpoint} scores {score:.6f} where {model} scores "
+                f"{expected:.6f} here: it serves another model"
+            )
+        if model == biggest or reason == "load":
+            return score
+        sleep(SMOKE_S)
+    raise CloudError(
+        f"endpoint {plan.endpoint} is answered by {model} alone: its biggest model {biggest} does "
+        "not come up, the container's log says why"
+    )
+
+
+def _ask(
+    plan: EndpointPlan, clients: EndpointClients, features_1D: NDArray[np.float32]
+) -> tuple[str, float, str]:
+    """Return which model answered one row, its score, and the reason why it was that model."""
+    hosted = plan.answering
+    body = json.dumps({"instances": [{"features": features_1D[0].tolist()}]}).encode()
+    asked = {"ContentType": JSON}
+    if hosted.strategy is not None:
+        asked["CustomAttributes"] = (
+            "trademl-explain=true;trademl-deadline-ms=9000;"
+            f"trademl-feature-time-ns={time.time_ns()}"
+        )
+    answer, _ = invoke(clients.runtime, plan.endpoint, body, **asked)
     try:
-        score = float(json.loads(answer)["predictions"][0]["score"])
+        found = json.loads(answer)
+        said = {"model": hosted.artifact_id, "reason": ""}
+        said = said if hosted.strategy is None else found["trademl"]
+        return said["model"], float(found["predictions"][0]["score"]), said["reason"]
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise CloudError(f"endpoint {plan.endpoint} answers no prediction: {error}") from error
-    if abs(score - expected) > SCORE_TOLERANCE:
-        raise CloudError(
-            f"endpoint {plan.endpoint} scores {score:.6f} where {plan.answering.artifact_id} "
-            f"scores {expected:.6f} here: it serves another model"
-        )
-    return score
 
 
 def _check_state(plan: EndpointPlan, before: Mapping[str, Any] | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from trademl.aws.ec2 import DeployedRelease, deploy_release
@@ -13,6 +13,7 @@ from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
 from trademl.aws.endpoint_state import EndpointState, end_endpoint, endpoint_state
 from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
 from trademl.aws.hosting import HostingConfig, check_hostable
+from trademl.aws.invoking import predict_on_endpoint
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger
@@ -24,6 +25,8 @@ from trademl.serve.deployments import (
     retire,
     standing_below,
 )
+from trademl.serve.formats import RECORDIO
+from trademl.serve.questions import Floats, Predictions
 from trademl.serve.served import Mode
 from trademl.serve.serving_artifact import serving_artifact
 from trademl.serve.strategies import ServedStrategy
@@ -40,8 +43,15 @@ def plan_hosting(
     ledger: Ledger,
     *,
     strategy: str,
+    describe: Callable[[Artifact, Mode], ServedStrategy] | None = None,
 ) -> EndpointPlan:
     """Return the plan of a model's endpoint: a champion answers, any other model is a shadow.
+
+    Parameters
+    ----------
+    describe : callable, optional
+        Returns the ladder and the rules that a model is served with, in a mode; it is hosted bare
+        without.
 
     Raises
     ------
@@ -60,7 +70,21 @@ def plan_hosting(
             standing = None
         if standing is not None and standing.mode == "live":
             live = store.get(standing.model_id)
-    return plan_endpoint(model, aws, hosting, strategy=strategy, mode=mode, live=live)
+
+    def folder(hosted: Artifact, mode: Mode) -> tuple[ServedStrategy, Artifact]:
+        assert describe is not None  # noqa: S101  (it is called where there is one)
+        served = describe(hosted, mode)
+        return served, serving_artifact([served], store)
+
+    return plan_endpoint(
+        model,
+        aws,
+        hosting,
+        strategy=strategy,
+        mode=mode,
+        live=live,
+        describe=folder if describe else None,
+    )
 
 
 def deploy_to_sagemaker(
@@ -119,6 +143,46 @@ def stop_on_sagemaker(
     ended = end_endpoint(name, aws.region, progress=progress, poll_s=aws.poll_s, sleep=sleep)
     retire(_place(aws, hosting, strategy), ledger)
     return ended
+
+
+def ask_sagemaker(
+    features_ND: Floats,
+    aws: AwsConfig,
+    hosting: HostingConfig,
+    *,
+    strategy: str,
+    endpoint: str = "",
+    model: str = "",
+    variant: str = "",
+    feature_time_ns: int | None = None,
+    content_type: str = RECORDIO,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Return an endpoint's predictions, see `trademl.aws.invoking.predict_on_endpoint`.
+
+    Parameters
+    ----------
+    endpoint : str
+        The strategy's own where empty.
+
+    Raises
+    ------
+    ConfigError
+        If ``[aws]`` names no region.
+    CloudError, ServeError
+        As `predict_on_endpoint`.
+    """
+    own = _endpoint(aws, hosting, strategy)
+    return predict_on_endpoint(
+        endpoint or own,
+        features_ND,
+        aws.region,
+        model=model,
+        variant=variant,
+        feature_time_ns=feature_time_ns,
+        content_type=content_type,
+        progress=progress,
+    )
 
 
 def plan_on_ec2(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from trademl.pipeline.strategy import Strategy
     from trademl.serve.background import Service
     from trademl.serve.command import ServeOptions
+    from trademl.serve.served import Mode
     from trademl.serve.strategies import ServedStrategy
+    from trademl.store.artifacts import Artifact
     from trademl.train.model import Model
 
 app = typer.Typer(
@@ -216,6 +219,7 @@ def sagemaker(
     from trademl.aws.hosted import deploy_to_sagemaker, plan_hosting
     from trademl.aws.prices import load_prices
     from trademl.cli.predict import chosen_model
+    from trademl.pipeline.shipping import has_ladder
 
     if dry_run + status + stop > 1:
         raise typer.BadParameter("--dry-run, --status and --stop exclude each other")
@@ -235,6 +239,7 @@ def sagemaker(
             store,
             ledger,
             strategy=strategy.name,
+            describe=_describe(session) if has_ladder(strategy) else None,
         )
         cost = hourly_cost(plan, load_prices(strategy.aws.region, session.workspace.root))
         if dry_run:
@@ -249,6 +254,19 @@ def sagemaker(
         f"  smoke prediction: {deployed.score:.6f}, as the model scores here",
     ]
     emit(result, as_json=json, lines=lines)
+
+
+def _describe(session: Session) -> Callable[[Artifact, Mode], ServedStrategy]:
+    """Return what says how a model is served by the strategy of a session."""
+    from trademl.pipeline.shipping import shipped_strategies
+
+    def describe(model: Artifact, mode: Mode) -> ServedStrategy:
+        (served,) = shipped_strategies(
+            [session.strategy], session.workspace, model=model, mode=mode
+        )
+        return served
+
+    return describe
 
 
 def _ask_endpoint(

@@ -23,6 +23,14 @@ def live(
     url: Annotated[
         str, typer.Option(help="Ask this model server; the model in this process otherwise.")
     ] = "",
+    ca_file: options.CaFile = None,
+    endpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What that server calls the strategy; the strategy's endpoint by default.",
+        ),
+    ] = "",
     smaller: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,6 +76,8 @@ def live(
         feed=feed,
         speed=speed,
         url=url,
+        ca_file="" if ca_file is None else str(ca_file),
+        endpoint=endpoint,
         token=read_token(token_file) if token_file else "",
         trade_refused=trade_refused,
         smaller=tuple(smaller or ()),

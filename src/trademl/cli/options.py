@@ -139,3 +139,12 @@ def server_limits(max_body_mib: int, max_connections: int, timeout_s: float) -> 
         "read_timeout_s": timeout_s,
         "idle_timeout_s": timeout_s * 1.25,
     }
+
+
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        help="PEM of the CA behind the server's certificate, where the machine does not know it.",
+    ),
+]

@@ -62,6 +62,13 @@ class Flags:
 
     def refuse_elsewhere(self) -> None:
         """Refuse flags that a local job would pass over in silence."""
+        self._refuse("needs --on sagemaker")
+
+    def refuse_without_a_job(self) -> None:
+        """Refuse flags that a question to an endpoint would pass over in silence."""
+        self._refuse("needs --batch: an endpoint is asked at once")
+
+    def _refuse(self, why: str) -> None:
         given = {
             "--dry-run": self.dry_run,
             "--no-wait": not self.wait,
@@ -69,7 +76,7 @@ class Flags:
             "--max-cost": self.max_cost is not None,
         }
         if names := [name for name, is_given in given.items() if is_given]:
-            raise typer.BadParameter(f"{names[0]} needs --on sagemaker")
+            raise typer.BadParameter(f"{names[0]} {why}")
 
 
 def launch(

@@ -141,11 +141,6 @@ def dense_layout(feature_dim: int, with_label: bool) -> FrameLayout:
     return frame_layout((features, label) if with_label else (features,))
 
 
-def prediction_layout() -> FrameLayout:
-    """Return the frame of a binary classifier's answer: columns ``score``, ``predicted_label``."""
-    return answer_layout((), with_label=True)
-
-
 @lru_cache(maxsize=16)
 def answer_layout(score_shape: tuple[int, ...], with_label: bool) -> FrameLayout:
     """Return the frame of an answer: columns ``score``, and perhaps ``predicted_label``."""

@@ -26,7 +26,7 @@ def parse_row(record: Record, feature_dim: int | None) -> Row:
     CodecError
         If the record lacks features, or they have another dimension than ``feature_dim``.
     """
-    row = {"features": _vector(record.features, "features", "values", feature_dim)}
+    row = {"features": vector(record.features, "features", "values", feature_dim)}
     if record.label:
         row["label"] = scalar(record.label, "label", "values")
     return row
@@ -40,10 +40,19 @@ def scalar(entries: dict[bytes, Tensor], name: str, key: str) -> Floats:
     CodecError
         If the key is missing, or holds more than one number.
     """
-    return _vector(entries, name, key, 1).reshape(())
+    return vector(entries, name, key, 1).reshape(())
 
 
-def _vector(entries: dict[bytes, Tensor], name: str, key: str, dimension: int | None) -> Floats:
+def vector(
+    entries: dict[bytes, Tensor], name: str, key: str, dimension: int | None = None
+) -> Floats:
+    """Return the numbers under a key.
+
+    Raises
+    ------
+    CodecError
+        If the key is missing, holds none, or another number of them than ``dimension``.
+    """
     if (tensor := entries.get(key.encode())) is None:
         held = ", ".join(k.decode(errors="replace") for k in entries) or "nothing"
         raise CodecError(f"{name} hold {held}, expected {key}")

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trademl.errors import CodecError, DataError
-from trademl.etl._frame import Frames, answer_layout, dense_layout, prediction_layout
+from trademl.etl._frame import Frames, answer_layout, dense_layout
 from trademl.etl._protobuf import Record
-from trademl.etl._row import first_row, parse_row, scalar
+from trademl.etl._row import first_row, parse_row, scalar, vector
 from trademl.etl._stream import FrameStream, Row, read_columns
 from trademl.etl._writer import BlockWriter, Fill, check_feature_dim, check_rows
 
@@ -271,19 +271,29 @@ def encode_predictions(score_N: Floats, predicted_label_N: Floats | None = None)
 
 
 def decode_predictions(buffer: Buffer) -> tuple[Floats, Floats]:
-    """Return scores and predicted labels, each of shape (N,), from Linear Learner's answer.
+    """Return scores and predicted labels of shape (N,) from Linear Learner's answer.
+
+    Scores of several classes have the shape (N, K).
 
     Raises
     ------
     CodecError
-        If the answer is empty, cut or damaged, or lacks one of the two.
+        If the answer is empty, cut or damaged, lacks one of the two, or its rows have unlike
+        numbers of scores.
     """
-    layout = prediction_layout()
+    stream = FrameStream(io.BytesIO(buffer), _IN_MEMORY)
+    with stream.faults_of(0, 0):
+        n_scores = len(vector(stream.record_at(0)[0].label, "label", "score"))
+    layout = answer_layout((n_scores,) if n_scores > 1 else (), with_label=True)
 
     def parse_row(record: Record) -> Row:
-        return {name: scalar(record.label, "label", name) for name in layout.columns}
+        score = vector(record.label, "label", "score", n_scores)
+        return {
+            "score": score if n_scores > 1 else score.reshape(()),
+            "predicted_label": scalar(record.label, "label", "predicted_label"),
+        }
 
-    columns = read_columns(FrameStream(io.BytesIO(buffer), _IN_MEMORY), layout, parse_row)
+    columns = read_columns(stream, layout, parse_row)
     return columns["score"], columns["predicted_label"]
 
 

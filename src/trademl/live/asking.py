@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Container
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesParser
@@ -14,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from trademl.errors import ServeError
+from trademl.errors import RefusedError, ServeError
 from trademl.etl.recordio import encode_records
 from trademl.serve.client import ServerSession
 from trademl.serve.engine import Engine
@@ -116,15 +117,55 @@ class LadderHere:
 
 
 class ServerThere:
-    """A model server at an address."""
+    """A strategy's ladder on a model server at an address.
 
-    def __init__(self, url: str, *, token: str = "", timeout_s: float = 10.0) -> None:
-        self._session = ServerSession(url, timeout_s)
-        self._more = {"Authorization": f"Bearer {token}"} if token else {}
+    Parameters
+    ----------
+    strategy : str
+        What the server calls the strategy. A server of several answers for another one where it
+        is told none.
+    models : container of str
+        Ids of those that may answer. A server that does not say which one did is believed.
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
+
+    Raises
+    ------
+    ServeError, ConfigError
+        If the address is none, or the certificates cannot be read.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        strategy: str,
+        models: Container[str],
+        *,
+        token: str = "",
+        ca_file: str = "",
+        timeout_s: float = 10.0,
+    ) -> None:
+        self._url, self._strategy, self._models = url, strategy, models
+        self._session = ServerSession(url, timeout_s, ca_file)
+        self._more = {"X-Trademl-Strategy": strategy}
+        if token:
+            self._more["Authorization"] = f"Bearer {token}"
 
     def __enter__(self) -> Self:
-        """Ask whether it is healthy; raise `ServeError` if not."""
-        self._session.request("GET", "/ping")
+        """Ask whether it is healthy and serves the strategy.
+
+        Raises
+        ------
+        ServeError
+            If it is not, or does not.
+        """
+        try:
+            found, _ = self._session.request("GET", "/ping", b"", **self._more)
+        except RefusedError as error:
+            if error.status != 404 or "no strategy" not in str(error):
+                raise
+            raise ServeError(f"{error}; say with --endpoint what it calls the strategy") from error
+        self._check(found)
         return self
 
     def __exit__(
@@ -140,7 +181,17 @@ class ServerThere:
         headers = dict(_headers(spread)) | self._more
         body = encode_records(features_D[None])
         found, answer = self._session.request("POST", "/invocations", body, **headers)
+        self._check(found)
         return _opinion(found, answer, began)
+
+    def _check(self, headers: Message) -> None:
+        """Refuse what is said by a model that is none of the strategy's."""
+        model_id = headers.get("X-Trademl-Model", "")
+        if model_id and model_id not in self._models:
+            raise ServeError(
+                f"{self._url} answers for {self._strategy} with {model_id}, which is none of its "
+                "models here: ask another server, or give --smaller if it is a smaller one of them"
+            )
 
 
 def _headers(spread: float) -> list[tuple[str, str]]:

@@ -35,6 +35,8 @@ from trademl.pipeline.ladders import strategy_ladders
 from trademl.pipeline.strategy import Strategy
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import Progress, Silent
+from trademl.serve.deployments import DEPLOYED
+from trademl.serve.known_models import KnownModels
 from trademl.serve.routing.settings import check_region_name, market_address
 from trademl.serve.served import ServedModel, served
 from trademl.serve.strategies import ServedStrategy
@@ -60,6 +62,10 @@ class LiveOptions:
         A model server to ask; the deployed model is asked in this process where empty.
     token : str
         What that server knows us by.
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
+    endpoint : str
+        What that server calls the strategy; the name of the strategy's endpoint where empty.
     trade_refused : bool
         Send orders although the model is refused, or in shadow mode.
     smaller : tuple of str
@@ -81,6 +87,8 @@ class LiveOptions:
     speed: float = 0.0
     url: str = ""
     token: str = ""
+    ca_file: str = ""
+    endpoint: str = ""
     trade_refused: bool = False
     smaller: tuple[str, ...] = ()
     n_simulated: int = 20_000
@@ -89,6 +97,10 @@ class LiveOptions:
     lease_s: float = 5.0
 
     def __post_init__(self) -> None:
+        if self.endpoint and not self.url:
+            raise ConfigError("--endpoint is what a server calls the strategy: give its --url too")
+        if self.ca_file and not self.url:
+            raise ConfigError("--ca-file is for a server of https: give its --url too")
         if self.region:
             check_region_name(self.region)
         if self.market:
@@ -151,7 +163,7 @@ def _trade(
     quotes, feed = _quotes(strategy, options)
     plan = _plan(strategy, model.id, feed, options, trades=trades)
     _check_lease(strategy, workspace, options)
-    with _adviser(ladder, options) as adviser, until_told(stop):
+    with _adviser(ladder, strategy, workspace, options) as adviser, until_told(stop):
         run = _Run(strategy, workspace, options, plan, model, quotes, feed, adviser, stop, progress)
         return run.take_turns() if options.region else run.trade()
 
@@ -314,7 +326,8 @@ def _plan(
         name: None if value == no_limit else value for name, value in settings["backtest"].items()
     }
     # regions that take turns go on with one run, each asking the server beside it
-    asked = {"turns": True} if options.region else {"url": options.url}
+    there = {"url": options.url} | ({"endpoint": options.endpoint} if options.endpoint else {})
+    asked = {"turns": True} if options.region else there
     identity = artifact_id(
         "live",
         {"model": model_id, "feed": feed},
@@ -366,12 +379,24 @@ def _quotes(strategy: Strategy, options: LiveOptions) -> tuple[Quotes, str]:
     return simulate(market).quotes, f"simulated, {market.n_quotes} quotes, seed {market.seed}"
 
 
-def _adviser(ladder: ServedStrategy, options: LiveOptions) -> AbstractContextManager[Any]:
+def _adviser(
+    ladder: ServedStrategy, strategy: Strategy, workspace: Workspace, options: LiveOptions
+) -> AbstractContextManager[Any]:
     from trademl.live.asking import LadderHere, ServerThere
 
-    if options.url:
-        return ServerThere(options.url, token=options.token)
-    return LadderHere(ladder)
+    if not options.url:
+        return LadderHere(ladder)
+    endpoint = strategy.serving.endpoint
+    models = [entry.id for entry in ladder.ladder]
+    models += [rung.model for rung in strategy.serving.rungs if rung.model != DEPLOYED]
+    known = KnownModels(endpoint, models, workspace.ledger)
+    return ServerThere(
+        options.url,
+        options.endpoint or endpoint,
+        known,
+        token=options.token,
+        ca_file=options.ca_file,
+    )
 
 
 def until_told(stop: Event) -> AbstractContextManager[None]:

@@ -17,7 +17,11 @@ from trademl.train.registry import strategies_of
 
 
 def shipped_strategies(
-    files: Sequence[Strategy], workspace: Workspace, *, model: Artifact | None = None
+    files: Sequence[Strategy],
+    workspace: Workspace,
+    *,
+    model: Artifact | None = None,
+    mode: Mode | None = None,
 ) -> tuple[ServedStrategy, ...]:
     """Return strategies whose models lie in files: each with its ladder, rules and share.
 
@@ -28,6 +32,8 @@ def shipped_strategies(
         of the first one.
     model : Artifact, optional
         What ``deployed`` stands for in the only file; what stands at each endpoint by default.
+    mode : {"live", "shadow"}, optional
+        Of all answers; a champion's are live by default, any other model's a shadow's.
 
     Raises
     ------
@@ -40,11 +46,24 @@ def shipped_strategies(
     StoreError, CloudError
         If a model of a ladder cannot be brought here.
     """
-    return tuple(_shipped(file, files[0], workspace, model) for file in files)
+    return tuple(_shipped(file, files[0], workspace, model, mode) for file in files)
+
+
+def has_ladder(strategy: Strategy) -> bool:
+    """Return whether a strategy says more of its serving than which model is deployed."""
+    plain = Strategy()
+    return bool(strategy.serving.rungs) or (strategy.ladder, strategy.freshness) != (
+        plain.ladder,
+        plain.freshness,
+    )
 
 
 def _shipped(
-    strategy: Strategy, first: Strategy, workspace: Workspace, model: Artifact | None
+    strategy: Strategy,
+    first: Strategy,
+    workspace: Workspace,
+    model: Artifact | None,
+    mode: Mode | None,
 ) -> ServedStrategy:
     store, ledger, name = workspace.store, workspace.ledger, strategy.serving.endpoint
     if strategy.ledger.url != first.ledger.url:
@@ -57,7 +76,8 @@ def _shipped(
     if model is None:
         model = store.get(current_deployment(name, ledger).model_id)
     check_proof(model, store, ledger)
-    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
+    if mode is None:
+        mode = "live" if strategies_of(ledger, model.id) else "shadow"
     quotas = {**first.serving.quotas, **strategy.serving.quotas}
     return described_strategy(
         name,

@@ -6,56 +6,29 @@ Shape letters: N rows, D feature columns.
 from __future__ import annotations
 
 import http.client
-import math
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-import numpy as np
-import orjson
-from numpy.typing import NDArray
-
-from trademl.errors import ConfigError, DataError, ServeError
-from trademl.etl.recordio import decode_predictions, encode_records
-from trademl.ports import Progress, Silent
-from trademl.serve.formats import CSV, JSON, JSON_LINES, RECORDIO
+from trademl.errors import ConfigError, RefusedError, ServeError
+from trademl.ports import Progress
+from trademl.serve.formats import JSON, RECORDIO
 from trademl.serve.ladder import LONGEST_S
-from trademl.serve.settings import MIB
+from trademl.serve.questions import (
+    ANSWER_FORMS,
+    Floats,
+    Predictions,
+    ask_all,
+    error_text,
+    read_scores,
+)
 from trademl.serve.trust import client_context, refusal
 
-MAX_REQUEST_BYTES = 6 * MIB
 _SCHEMES = ("http", "https")
-_ANSWER_FORMS = (JSON, JSON_LINES, RECORDIO)
-_FORMS = (CSV, *_ANSWER_FORMS)
-_SHOWN = 300
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Scores of rows, and what the server says of the model that gave them.
-
-    Parameters
-    ----------
-    score_N, label_N : ndarray of float32, shape (N,)
-        Scores, and predicted labels 0 or 1; NaN where the model predicts a quantity.
-    model_id, mode, status : str
-        Empty where the server does not say.
-    reasons : tuple of str
-        Why the model was refused; empty if it was not.
-    """
-
-    score_N: Floats
-    label_N: Floats
-    model_id: str = ""
-    mode: str = ""
-    status: str = ""
-    reasons: tuple[str, ...] = ()
+_FEATURE_TIME = "X-Trademl-Feature-Time-Ns"
 
 
 def predict(
@@ -67,6 +40,10 @@ def predict(
     batch_rows: int = 500,
     timeout_s: float = 60.0,
     token: str = "",
+    strategy: str = "",
+    model: str = "",
+    ca_file: str = "",
+    feature_time_ns: int | None = None,
     progress: Progress | None = None,
 ) -> Predictions:
     """Return the server's predictions for all rows, asked in requests of at most 6 MiB.
@@ -85,6 +62,14 @@ def predict(
         Longest wait for one answer.
     token : str
         What the server knows the caller by, where it wants that.
+    strategy : str
+        Which of a server of several strategies answers; its first one where empty.
+    model : str
+        Which of a server of several models answers (``POST /models/{name}/invoke``).
+    ca_file : str
+        Certificates (PEM) to trust besides those of the machine.
+    feature_time_ns : int, optional
+        The latest tick that the features read, UTC: a server with ``[freshness]`` may want it.
     progress : Progress, optional
         Told of rows done.
 
@@ -93,14 +78,11 @@ def predict(
     ServeError
         If the server cannot be reached, refuses (its own words are quoted), answers what cannot
         be understood, or changes its model between two requests.
+    ConfigError
+        If the certificates cannot be read, or the address is none of https.
     """
-    features_ND = _checked(features_ND)
-    if accept not in _ANSWER_FORMS:
-        raise ServeError(f"cannot read {accept!r}: expected one of {', '.join(_ANSWER_FORMS)}")
-    progress = progress or Silent()
-    progress.step("predict", f"{len(features_ND)} rows at {url}")
-    answers: list[Predictions] = []
-    done = 0
+    if accept not in ANSWER_FORMS:
+        raise ServeError(f"cannot read {accept!r}: expected one of {', '.join(ANSWER_FORMS)}")
     headers = {
         "Content-Type": content_type,
         "Accept": accept,
@@ -109,13 +91,20 @@ def predict(
     }
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    with closing(ServerSession(url, timeout_s)) as session:
-        for n_rows, body in _requests(features_ND, content_type, batch_rows):
-            answers.append(_ask(session, body, n_rows, headers))
-            done += n_rows
-            progress.advance(done, len(features_ND))
-    progress.done(f"{done} rows")
-    return _joined(answers)
+    if strategy:
+        headers["X-Trademl-Strategy"] = strategy
+    if feature_time_ns is not None:
+        headers[_FEATURE_TIME] = str(feature_time_ns)
+    path = f"/models/{quote(model, safe='')}/invoke" if model else "/invocations"
+    with closing(ServerSession(url, timeout_s, ca_file)) as session:
+        return ask_all(
+            features_ND,
+            partial(_ask, session, path, asked=headers),
+            where=url,
+            content_type=content_type,
+            batch_rows=batch_rows,
+            progress=progress,
+        )
 
 
 def ping(url: str, *, timeout_s: float = 2.0, ca_file: str = "") -> None:
@@ -165,6 +154,8 @@ class ServerSession:
             host = None
         if not host or parts.scheme not in _SCHEMES:
             raise ServeError(f"{url!r} is no server's address: expected http://host:port")
+        if ca_file and parts.scheme != "https":
+            raise ConfigError(f"{ca_file} is for https, and {url} is none: expected https://")
         self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
         if parts.scheme == "https":
             self._connection = http.client.HTTPSConnection(
@@ -178,7 +169,7 @@ class ServerSession:
     def request(
         self, method: str, path: str, body: bytes = b"", **headers: str
     ) -> tuple[http.client.HTTPMessage, bytes]:
-        """Return headers and body of a 200; anything else is a `ServeError`."""
+        """Return headers and body of a 200; other answers are a `RefusedError`."""
         was_open = self._connection.sock is not None
         with _plain_errors(self._url):
             try:
@@ -189,7 +180,8 @@ class ServerSession:
                 self._connection.close()  # closed while idle; to predict twice does no harm
                 response, answer = self._send(method, path, body, headers)
         if response.status != 200:
-            raise ServeError(f"{self._url} answered {response.status}: {_error_text(answer)}")
+            said = f"{self._url} answered {response.status}: {error_text(answer)}"
+            raise RefusedError(said, response.status)
         return response.headers, answer
 
     def _send(
@@ -213,60 +205,16 @@ def _plain_errors(url: str) -> Iterator[None]:
         raise ServeError(f"{url} broke off: {reason}") from error
 
 
-def _checked(features_ND: Floats) -> Floats:
-    features_ND = np.ascontiguousarray(features_ND, np.float32)
-    if features_ND.ndim != 2 or not features_ND.size:
-        raise ServeError(f"features have the shape {features_ND.shape}: expected rows and columns")
-    if not (finite := np.isfinite(features_ND)).all():
-        row, column = np.argwhere(~finite)[0] + 1
-        raise ServeError(f"row {row}, feature {column} is not a finite number: drop the row")
-    return features_ND
-
-
-def _requests(
-    features_ND: Floats, content_type: str, batch_rows: int
-) -> Iterator[tuple[int, bytes]]:
-    """Yield row count and body of each request, in order of rows."""
-    if batch_rows < 1:
-        raise ServeError(f"batch_rows is {batch_rows}: expected at least 1")
-    start = 0
-    while start < len(features_ND):
-        batch_ND = features_ND[start : start + batch_rows]
-        body = _encoded(batch_ND, content_type)
-        if len(body) <= MAX_REQUEST_BYTES:
-            yield len(batch_ND), body
-            start += len(batch_ND)
-        elif len(batch_ND) > 1:
-            batch_rows = len(batch_ND) // 2
-        else:
-            raise ServeError(
-                f"row {start + 1} alone takes {len(body)} bytes as {content_type}: "
-                f"a request holds {MAX_REQUEST_BYTES}"
-            )
-
-
-def _encoded(features_ND: Floats, content_type: str) -> bytes:
-    if content_type == RECORDIO:
-        return encode_records(features_ND)
-    if content_type == CSV:
-        return _dumps(features_ND)[2:-2].replace(b"],[", b"\n")
-    if content_type == JSON:
-        return _dumps({"instances": [{"features": row_D} for row_D in features_ND]})
-    if content_type == JSON_LINES:
-        return b"\n".join([_dumps({"features": row_D}) for row_D in features_ND])
-    raise ServeError(f"cannot write {content_type!r}: expected one of {', '.join(_FORMS)}")
-
-
-def _ask(session: ServerSession, body: bytes, n_rows: int, asked: dict[str, str]) -> Predictions:
-    headers, answer = session.request("POST", "/invocations", body, **asked)
+def _ask(
+    session: ServerSession, path: str, body: bytes, n_rows: int, *, asked: dict[str, str]
+) -> Predictions:
     try:
-        score_N, label_N = _decoded(answer, headers.get_content_type())
-    except (DataError, KeyError, TypeError, ValueError) as error:
-        raise ServeError(
-            f"the server's answer cannot be understood: {_error_text(answer)}"
-        ) from error
-    if not len(score_N) == len(label_N) == n_rows:
-        raise ServeError(f"the server answered {len(score_N)} predictions for {n_rows} rows")
+        headers, answer = session.request("POST", path, body, **asked)
+    except RefusedError as error:
+        if error.status != 422 or _FEATURE_TIME in asked:
+            raise
+        raise ServeError(f"{error}; say of when they are: --feature-time now, or TIME") from error
+    score_N, label_N = read_scores(answer, headers.get_content_type(), n_rows)
     reasons = headers.get("X-Trademl-Reasons", "")
     return Predictions(
         score_N,
@@ -276,51 +224,3 @@ def _ask(session: ServerSession, body: bytes, n_rows: int, asked: dict[str, str]
         headers.get("X-Trademl-Status", ""),
         tuple(reasons.split("; ")) if reasons else (),
     )
-
-
-def _decoded(body: bytes, content_type: str) -> tuple[Floats, Floats]:
-    if content_type == RECORDIO:
-        return decode_predictions(body)
-    if content_type == JSON_LINES:
-        predictions = [orjson.loads(line) for line in body.splitlines() if line.strip()]
-    elif content_type == JSON:
-        predictions = orjson.loads(body)["predictions"]
-    else:
-        raise ValueError(content_type)
-    score_N, label_N = (
-        np.array([float(prediction.get(name, absent)) for prediction in predictions], np.float32)
-        for name, absent in (("score", None), ("predicted_label", math.nan))
-    )
-    return score_N, label_N
-
-
-def _joined(answers: list[Predictions]) -> Predictions:
-    first = answers[0]
-    for answer in answers:
-        if answer.model_id != first.model_id:
-            raise ServeError(
-                f"the server changed its model from {first.model_id} to {answer.model_id} "
-                "between two requests: ask again"
-            )
-    return Predictions(
-        np.concatenate([answer.score_N for answer in answers]),
-        np.concatenate([answer.label_N for answer in answers]),
-        first.model_id,
-        first.mode,
-        first.status,
-        first.reasons,
-    )
-
-
-def _error_text(body: bytes) -> str:
-    """Return the server's own words, on one line."""
-    try:
-        text = str(orjson.loads(body)["error"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        text = body.decode("utf-8", "replace")
-    line = " ".join(text.split()) or "no body"
-    return line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "..."
-
-
-def _dumps(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)

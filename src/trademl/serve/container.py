@@ -5,8 +5,9 @@
                                model, or strategies that `trademl.serve.serving_folder` describes
 ``SAGEMAKER_MULTI_MODEL``      ``true``: models come and go over HTTP, from below ``models/``
 ``SAGEMAKER_MAX_PAYLOAD_IN_MB`` largest request of a transform job, up to 25 MiB here
-``TRADEML_MODEL_ID``           what answers call the model
-``TRADEML_MODEL_MODE``         ``live`` or ``shadow``; live only if accepted where it is not set
+``TRADEML_MODEL_ID``           what answers call the model, where it lies there alone
+``TRADEML_MODEL_MODE``         its mode, ``live`` or ``shadow``; live only if accepted where not set
+``TRADEML_STRATEGY``           what callers may call it in ``X-Trademl-Strategy``
 ``TRADEML_EMF``                ``off``: no figures for CloudWatch in the log
 ============================== ====================================================================
 """
@@ -25,7 +26,7 @@ from trademl.serve.serving_folder import SERVING_FILE, read_serving
 from trademl.serve.settings import EMF_S, MAX_BODY_MIB, MIB, ServerConfig
 from trademl.serve.strategies import ServedStrategy, ready
 
-MODEL_DOCUMENT = "model.json"
+MODEL_DOCUMENT, DEFAULT_NAME = "model.json", "default"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def container_serving(
     name, mode = environ.get("TRADEML_MODEL_ID", "model"), environ.get("TRADEML_MODEL_MODE")
     if mode not in (None, "live", "shadow"):
         raise ConfigError(f"TRADEML_MODEL_MODE is {mode!r}, expected live or shadow")
-    strategy = ServedStrategy("default", (ModelFile(name, str(folder), mode=cast("Mode", mode)),))
+    ladder = (ModelFile(name, str(folder), mode=cast("Mode", mode)),)
+    strategy = ServedStrategy(environ.get("TRADEML_STRATEGY") or DEFAULT_NAME, ladder)
     return ContainerServing((strategy,), config)
 
 

@@ -230,11 +230,27 @@ def deployed_file(endpoint: str, store: ArtifactStore, ledger: Ledger) -> ModelF
     StoreError
         If the model's artifact cannot.
     """
+    return _deployed(_standing(endpoint, ledger), store)
+
+
+def deployed_id(endpoint: str, ledger: Ledger) -> str:
+    """Return the id of the model that stands behind an endpoint now.
+
+    Raises
+    ------
+    LedgerAwayError
+        If the ledger cannot be read.
+    ServeError
+        If nothing is deployed there.
+    """
+    return _standing(endpoint, ledger).model_id
+
+
+def _standing(endpoint: str, ledger: Ledger) -> tables.Deployment:
     try:
-        standing = current_deployment(endpoint, ledger)
+        return current_deployment(endpoint, ledger)
     except (StoreError, SQLAlchemyError) as error:  # a broken connection has errors of its own
         raise LedgerAwayError(str(error)) from error
-    return _deployed(standing, store)
 
 
 def _deployed(deployment: tables.Deployment, store: ArtifactStore) -> ModelFile:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from trademl.errors import DataError
 from trademl.etl.recordio import read_recordio
 
+ENDINGS = (".recordio", ".csv")
+
 
 def read_feature_file(path: Path) -> NDArray[np.float32]:
     """Return the rows of a RecordIO or CSV file; labels in RecordIO are left out.
@@ -21,10 +23,15 @@ def read_feature_file(path: Path) -> NDArray[np.float32]:
     Raises
     ------
     DataError
-        If there is no such file, or it is no table of numbers.
+        If there is no such file, its name ends otherwise, or it is no table of numbers.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; give rows of features as .recordio or .csv")
+    if path.suffix not in ENDINGS:
+        raise DataError(
+            f"{path} ends in {path.suffix or 'nothing'}: a server is asked about "
+            f"{' or '.join(ENDINGS)}; trademl predict --batch scores .parquet, .jsonl and .gz too"
+        )
     if path.suffix == ".recordio":
         return read_recordio(path)[0]
     try:

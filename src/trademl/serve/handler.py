@@ -107,10 +107,11 @@ class Handler:
         _, _, rest = request.path.partition("/models/")
         return unquote(rest.removesuffix("/invoke")) if request.path.endswith("/invoke") else ""
 
-    def _ping(self, _: Request) -> Answer:
+    def _ping(self, request: Request) -> Answer:
         if complaint := self._complaint():
             return failure(503, complaint)
-        head = b"" if self._default is None else self._default.head
+        strategy = self._strategy(request) if request.headers.get(_STRATEGY) else self._default
+        head = b"" if strategy is None else strategy.head
         return Answer(200, content_type="", head=head)
 
     def _invoke(self, request: Request) -> Reply:
@@ -127,7 +128,9 @@ class Handler:
         if strategy is None and not named and len(self._strategies) == 1:
             return next(iter(self._strategies.values()))  # SageMaker's own name, and no strategy's
         if strategy is None:
-            known = ", ".join(self._strategies) or "none"
+            if not self._strategies:
+                raise RequestError(404, "this server has models only: ask /models/{name}/invoke")
+            known = ", ".join(self._strategies)
             raise RequestError(404, f"no strategy {shown(name)}: this server has {known}")
         return strategy
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trademl.errors import require_extra
+from trademl.errors import ServeError, require_extra
 from trademl.etl.dataset import Split, load_split
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import ParquetRows
@@ -18,7 +18,7 @@ from trademl.store.artifacts import Artifact, ArtifactStore
 from trademl.store.identity import artifact_id
 
 if TYPE_CHECKING:
-    from trademl.serve.client import Predictions
+    from trademl.serve.questions import Predictions
 
 FILE = "predictions.parquet"
 
@@ -39,6 +39,11 @@ def predict_dataset(
     ----------
     url : str, optional
         A server that answers for the deployment; one is started for the while where left out.
+
+    Raises
+    ------
+    ServeError
+        If the server cannot be asked, or another model answers.
     """
     progress = progress or Silent()
     identity = artifact_id(
@@ -79,7 +84,13 @@ def _ask(
     from trademl.serve.server import BackgroundServer
 
     if url is not None:
-        return predict(url, rows.features_ND, progress=progress)
+        found = predict(url, rows.features_ND, strategy=deployment.endpoint, progress=progress)
+        if found.model_id not in ("", deployment.model_id):
+            raise ServeError(
+                f"{url} answers for {deployment.endpoint} with {found.model_id}, expected "
+                f"{deployment.model_id}: deploy it there, or ask another server"
+            )
+        return found
     with BackgroundServer(served_model(deployment, store)) as server:
         return predict(server.url, rows.features_ND, progress=progress)
 

@@ -29,10 +29,11 @@ def smoke_test(
     token: str = "",
     within_s: float = 30.0,
     ladder: Sequence[ServedModel | ModelFile] = (),
-) -> float:
+) -> NDArray[np.float32]:
     """Return a server's score of one row, if it is what the model scores here.
 
-    The row is the mean of the training rows, at which every term but the bias is nothing.
+    Of several classes it is one of each. The row is the mean of the training rows, at which every
+    term but the bias is nothing. Its time is now: it is asked whether a score comes at all.
 
     Parameters
     ----------
@@ -48,14 +49,19 @@ def smoke_test(
 
     _wait_for_ping(url, within_s)
     features_1D = _question(model)
-    answer = predict(url, features_1D, token=token, timeout_s=10.0)
+    answer = predict(url, features_1D, token=token, feature_time_ns=time.time_ns(), timeout_s=10.0)
     answered = _named(answer.model_id, ladder) or model
-    found, expected = float(answer.score_N[0]), float(answered.predict(features_1D)[0][0])
-    if abs(found - expected) > TOLERANCE:
+    found, expected = answer.score_N, np.asarray(answered.predict(features_1D)[0], np.float32)
+    if found.shape != expected.shape or np.abs(found - expected).max() > TOLERANCE:
         raise ServeError(
-            f"{url} scores {found:.6f} where the model scores {expected:.6f}: it serves another one"
+            f"{url} scores {_text(found)} where the model scores {_text(expected)}: it serves "
+            "another one"
         )
-    return found
+    return np.asarray(found[0])
+
+
+def _text(score_N: NDArray[np.float32]) -> str:
+    return ", ".join(f"{score:.6f}" for score in score_N.ravel())
 
 
 def check_model(model: Artifact) -> None:

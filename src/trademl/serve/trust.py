@@ -37,7 +37,8 @@ def refusal(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         found = error.verify_message.rstrip(".")
         if error.verify_code in _UNKNOWN_ISSUER:
-            return f"its certificate is not trusted ({found}): give the CA that signed it (ca_file)"
+            advice = "give the CA that signed it (--ca-file, or ca_file of a region)"
+            return f"its certificate is not trusted ({found}): {advice}"
         return f"its certificate is refused: {found}"
     if error.reason in _NO_TLS:
         return "it speaks no TLS: expected a server of https, or http:// as its url"

@@ -10,10 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from hosting_cases import AWS, DIGEST, HOSTING, HostingService, model_artifact
+from hosting_cases import (
+    AWS,
+    DIGEST,
+    HOSTING,
+    HostingService,
+    model_artifact,
+    score_of,
+    served_strategy,
+)
 from trademl.aws.endpoint_plan import EndpointPlan, plan_endpoint
 from trademl.aws.endpoints import deploy_endpoint
 from trademl.errors import CloudError, ConfigError
+from trademl.serve.serving_artifact import serving_artifact
+from trademl.store.artifacts import ArtifactStore
 
 SCORE = 1 / (1 + math.exp(-0.25))  # of the mean row: only the bias is left
 
@@ -191,3 +201,41 @@ def test_an_alarm_that_does_not_exist_is_refused_before_anything_is_made(aws, mo
         deployed(plan)
 
     assert not service.server.sent
+
+
+@pytest.fixture
+def climbing(tmp_path: Path) -> EndpointPlan:
+    """Return the plan of a ladder of two models."""
+    served = served_strategy(tmp_path, "es", 0.5, 0.25)
+    store = ArtifactStore(tmp_path)
+    smallest = store.get(served.ladder[1].id)
+    return plan_endpoint(
+        smallest, AWS, HOSTING, strategy="es", mode="live",
+        describe=lambda model, mode: (served, serving_artifact([served], store)),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("alarm")
+@pytest.mark.parametrize(
+    ("bias", "score", "reason", "said"),
+    [
+        (0.5, 0.5, "normal", ""),
+        (0.25, 0.25, "load", ""),
+        (0.25, 0.25, "busy", "does not come up, the container's log says why"),
+        (0.5, 0.25, "normal", "it serves another model"),
+        (0.9, 0.9, "normal", "it serves another model"),
+    ],
+)
+def test_the_biggest_model_of_a_ladder_must_answer(
+    aws, monkeypatch, climbing, bias, score, reason, said
+):
+    service = HostingService(score_of(score))
+    service.said = {"model": f"model-{round(bias * 1e6):012x}", "reason": reason}
+    with running(service, aws, monkeypatch):
+        if not said:
+            assert deployed(climbing).score == pytest.approx(score_of(score))
+            return
+        with pytest.raises(CloudError, match=said):
+            deployed(climbing)
+
+    assert service.endpoints == {}

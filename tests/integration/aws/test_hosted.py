@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from aws_cases import BUCKET, OWN_IMAGE, REGION, DocumentedServer, RefusalError
 from ec2_cases import Ssm, stub_machine
 from hosting_cases import HostingService
 from trademl.ledger import Ledger, tables
+from trademl.serve.container import container_serving
+from trademl.serve.settings import ServerConfig
 from trademl.train.model import load_binary_model
 
 PLACE = f"sagemaker:{REGION}/trademl-es"
@@ -149,6 +152,32 @@ def test_a_dry_run_on_ec2_shows_what_the_server_is_told_by_the_file_and_by_flags
     assert f"command: {json.dumps(told.split())}\n" in files["compose.yaml"]
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("trademl: capture is 'kept': a container")
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_container_of_sagemaker_is_given_the_rules_of_its_strategy(
+    run, model, store, strategy, tmp_path, monkeypatch
+):
+    import boto3
+
+    strategy.write_text(
+        strategy.read_text() + "[ladder]\ndeadline_ms = 250.0\n[freshness]\nmax_spread = 0.5\n"
+    )
+    service = HostingService(score_of(store, model))
+    service.said = {"model": model, "reason": "normal"}
+    with answering(service, monkeypatch):
+        done = run("deploy", "sagemaker", "--json")
+    (request,) = service.models.values()
+    key = request["PrimaryContainer"]["ModelDataUrl"].removeprefix(f"s3://{BUCKET}/")
+    boto3.client("s3").download_file(BUCKET, key, str(tmp_path / "model.tar.gz"))
+    (tmp_path / "ml" / "model").mkdir(parents=True)
+    with tarfile.open(tmp_path / "model.tar.gz") as tar:
+        tar.extractall(tmp_path / "ml" / "model", filter="data")
+    (served,) = container_serving(tmp_path / "ml", ServerConfig(), {}).strategies
+
+    assert done.returncode == 0, done.stderr
+    assert (served.policy.deadline_ms, served.freshness.max_spread) == (250.0, 0.5)
+    assert [(m.id, m.mode) for m in served.ladder] == [(model, "live")]
 
 
 class Transforms:
