@@ -148,8 +148,6 @@ def serve(
     )
     if workers is None:
         workers = 1 if ml_root is None else container_workers()
-    if workers > 1 and models is not None:
-        raise typer.BadParameter("models that come over HTTP would reach one of several --workers")
     form = log_format or ("text" if ml_root is None else "json")
     number = None if settings.worker is None else settings.worker.number
     with logging_to(sys.stderr, form, worker=number):

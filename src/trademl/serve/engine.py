@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from trademl.errors import ConfigError, ServeError, TrademlError
@@ -21,8 +22,10 @@ from trademl.serve.event_writer import Event, EventKind, EventWriter
 from trademl.serve.following import Follower, Newest
 from trademl.serve.handler import INVOCATIONS, Handler, Reply
 from trademl.serve.live_strategy import LiveStrategy, Machine, ModelChange, TierChange
+from trademl.serve.loaded_models import LOAD, UNLOAD, LoadedModels, no_others
 from trademl.serve.messages import Answer, Request
 from trademl.serve.metrics import CONTENT_TYPE, exposition
+from trademl.serve.model_list import ModelList, SharedModelList
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, measure
 from trademl.serve.multi_model import MultiModel
 from trademl.serve.observing import Observed, Observer
@@ -85,6 +88,7 @@ class Engine:
         )
         self._asked = tuple(strategies)
         self._live: dict[str, LiveStrategy] = {}
+        self._models: LoadedModels | None = None
         self._observed: Observed | None = None
         number = None if config.worker is None else config.worker.number
         self._name_of: Callable[[Request], str] = lambda _: ""
@@ -132,16 +136,19 @@ class Engine:
         row_sum.warm_up()
         named = {asked.name: await self._open(asked) for asked in self._asked}
         self._live |= named
+        folder = self._config.model_folder
+        models = self._models = None if folder is None else self._loaded_models()
+        metrics: Callable[[], Reply] = self._show_metrics
+        complaint: Callable[[], str] = str
+        if self._peers is not None:
+            await self._peers.listen()
+            metrics, complaint = self._peers.metrics, self._peers.complaint
         multi_model = None
-        if self._config.model_folder is not None:
-            multi_model = MultiModel(
-                self._config.model_folder, self._pool, self._open_loaded, self._close
-            )
-        if self._peers is None:
-            return Handler(named, self._config, multi_model=multi_model, metrics=self._show_metrics)
-        await self._peers.listen()
+        if folder is not None and models is not None:
+            await models.follow(LOAD)  # once it can be told of changes, so that it misses none
+            multi_model = MultiModel(folder, models)
         return Handler(
-            named, self._config, metrics=self._peers.metrics, complaint=self._peers.complaint
+            named, self._config, multi_model=multi_model, metrics=metrics, complaint=complaint
         )
 
     async def load_all(self) -> None:
@@ -151,6 +158,21 @@ class Engine:
                 if held.model is None:
                     with suppress(TrademlError):
                         await self._pool.begin(held)
+
+    def _loaded_models(self) -> LoadedModels:
+        """Return the models that come over HTTP, the same in all workers."""
+        if self._config.worker is None or self._peers is None:
+            return LoadedModels(self._pool, self._open_loaded, self._close, ModelList(), no_others)
+        models = LoadedModels(
+            self._pool,
+            self._open_loaded,
+            self._close,
+            SharedModelList(Path(self._config.worker.folder)),
+            self._peers.tell,
+        )
+        for word in (LOAD, UNLOAD):
+            self._peers.answer(word, models.follow)
+        return models
 
     async def review(self) -> None:
         """Look at the load again and again, until cancelled."""
@@ -183,6 +205,8 @@ class Engine:
             executor.shutdown(wait=False, cancel_futures=True)
         if self._peers is not None:
             self._peers.close()
+        if self._models is not None:
+            self._models.close()
 
     async def _open(self, asked: ServedStrategy) -> LiveStrategy:
         last = self._hold(asked.ladder[-1], is_pinned=True)

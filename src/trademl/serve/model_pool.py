@@ -6,6 +6,7 @@ Shape letters: D feature columns.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import logging
 import tarfile
@@ -23,6 +24,7 @@ from trademl.errors import ServeError, StoreError, TrademlError
 from trademl.serve.archives import MAX_UNPACKED_BYTES, check_digest, unpacked_bytes
 from trademl.serve.placement import CPU, load_on
 from trademl.serve.served import Mode, ServedModel, served
+from trademl.store.identity import digest_file
 
 WARM_ROWS = (1, 1, 1, 32)
 _log = logging.getLogger(__name__)
@@ -74,6 +76,8 @@ class Held:
         Grows with each use; the smallest is let go of first.
     is_pinned : bool
         Never let go of.
+    sha256 : str
+        Of the archive that was loaded; of a folder, of the archive that is made of it.
     on_release : callable
         Told of the model when the pool lets go of it, so that nobody else keeps it in memory.
     """
@@ -81,6 +85,7 @@ class Held:
     file: ModelFile
     model: ServedModel | None = None
     n_bytes: int = 0
+    sha256: str = ""
     row_s: float = 0.0
     used: int = 0
     is_pinned: bool = False
@@ -93,6 +98,12 @@ class Held:
         model, self.model = self.model, None
         if model is not None:
             self.on_release(model)
+
+
+class _Brought(NamedTuple):
+    path: Path
+    n_bytes: int
+    sha256: str
 
 
 class _Loaded(NamedTuple):
@@ -135,8 +146,12 @@ class ModelPool:
 
     def wish(self, held: Held) -> None:
         """Begin to load a model where it is not in memory, and did not just fail to load."""
-        if held.model is None and self.now() - held.failed_at_s >= RETRY_S:
+        if held.model is None and held in self._held and not self.has_just_failed(held):
             self.begin(held).add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def has_just_failed(self, held: Held) -> bool:
+        """Return whether a model could not be loaded, and it is too early to try again."""
+        return self.now() - held.failed_at_s < RETRY_S
 
     def begin(self, held: Held) -> asyncio.Task[ServedModel]:
         """Return the task that loads a model; its result is the model, warm."""
@@ -158,9 +173,11 @@ class ModelPool:
                 brought = await loop.run_in_executor(
                     self.executor, self._bring, held.file, Path(folder)
                 )
-                path, held.n_bytes = brought
+                held.n_bytes, held.sha256 = brought.n_bytes, brought.sha256
                 self._make_room(held)
-                loaded = await loop.run_in_executor(self.executor, self._warm, held.file, path)
+                loaded = await loop.run_in_executor(
+                    self.executor, self._warm, held.file, brought.path
+                )
             held.model, held.row_s = loaded
             self.touch(held)
             return loaded.model
@@ -173,13 +190,14 @@ class ModelPool:
         finally:
             held.loading = None
 
-    def _bring(self, file: ModelFile, folder: Path) -> tuple[Path, int]:
+    def _bring(self, file: ModelFile, folder: Path) -> _Brought:
         path = Path(file.location)
         if path.is_dir():
             path = _packed(path, folder)
         if file.sha256:
             check_digest(path, file.sha256)
-        return path, unpacked_bytes(path, most=max(self.budget_bytes, MAX_UNPACKED_BYTES // 1024))
+        n_bytes = unpacked_bytes(path, most=max(self.budget_bytes, MAX_UNPACKED_BYTES // 1024))
+        return _Brought(path, n_bytes, file.sha256 or digest_file(path))
 
     def _warm(self, file: ModelFile, path: Path) -> _Loaded:
         loaded = load_on(path, file.device)
@@ -221,16 +239,23 @@ def measure(model: ServedModel) -> float:
 
 
 def _packed(folder: Path, beside: Path) -> Path:
-    """Return an archive of what a folder holds, as it was before the platform unpacked it."""
+    """Return an archive of what a folder holds, as it was before the platform unpacked it.
+
+    The same files make the same bytes.
+    """
     inside = folder / "model.tar.gz"
     if inside.is_file():
         return inside
     path = beside / "model.tar.gz"
 
     def only_files(entry: tarfile.TarInfo) -> Any:
+        entry.mtime = 0
         return entry if entry.isfile() or entry.isdir() else None
 
-    with tarfile.open(path, mode="w:gz", compresslevel=1) as tar:
+    with (
+        gzip.GzipFile(path, "wb", compresslevel=1, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w") as tar,
+    ):
         for file in sorted(folder.iterdir()):
             tar.add(file, arcname=file.name, filter=only_files)
     return path

@@ -1,7 +1,7 @@
 """SageMaker's contract for containers of many models: they come and go over HTTP.
 
 ``POST /models`` loads, ``GET /models`` lists, ``GET`` and ``DELETE /models/{name}`` show and
-unload, ``POST /models/{name}/invoke`` predicts.
+unload, ``POST /models/{name}/invoke`` predicts; the same whichever worker is asked.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
 import orjson
 
-from trademl.errors import StoreError
-from trademl.serve.live_strategy import LiveStrategy
-from trademl.serve.messages import Answer, Request, failure
-from trademl.serve.model_pool import Held, ModelFile, ModelPool, NoRoomError
+from trademl.serve.loaded_models import Entry, LoadedModels
+from trademl.serve.messages import Answer, Request, failure, identified
+from trademl.serve.model_list import Listed
 from trademl.serve.rows import RequestError, shown
 
 PAGE = 100
@@ -29,34 +28,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}")
 Reply = Answer | asyncio.Future[Answer]
 
 
-@dataclass(eq=False)
-class _Entry:
-    url: str
-    held: Held
-    strategy: LiveStrategy | None = None  # None while it is being loaded
-
-
 class MultiModel:
-    """The models that came over HTTP, by name; each is a strategy of one model.
+    """What answers for models by name.
 
     Parameters
     ----------
     folder : Path
         Models are read from below it, and from nowhere else.
-    open_strategy, close_strategy : callable
-        Make a strategy of a model that is in memory, and end it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        pool: ModelPool,
-        open_strategy: Callable[[str, Held], LiveStrategy],
-        close_strategy: Callable[[str], None],
-    ) -> None:
-        self._folder, self._pool = folder.resolve(), pool
-        self._open, self._close = open_strategy, close_strategy
-        self._entries: dict[str, _Entry] = {}
+    def __init__(self, folder: Path, models: LoadedModels) -> None:
+        self._folder, self._models = folder.resolve(), models
+        self._running: set[asyncio.Task[Answer]] = set()
 
     def routes(self, path: str) -> Mapping[str, Callable[[Request], Reply]] | None:
         """Return what answers the methods of a path below ``/models/``."""
@@ -71,39 +54,75 @@ class MultiModel:
         """Return a page of the models that are loaded, in order of their names."""
         token = parse_qs(request.query).get("next_page_token", [""])[0]
         after = _token_name(token) if token else ""
-        names = sorted(n for n, entry in self._entries.items() if entry.strategy and n > after)
-        page = {"models": [_shown_model(n, self._entries[n]) for n in names[:PAGE]]}
+        ready = self._models.ready()
+        names = sorted(name for name in ready if name > after)
+        page = {"models": [_shown_model(name, ready[name]) for name in names[:PAGE]]}
         if len(names) > PAGE:
             last = names[PAGE - 1].encode()
             page["nextPageToken"] = base64.urlsafe_b64encode(last).decode()  # type: ignore[assignment]
         return Answer(200, orjson.dumps(page))
 
     def load(self, request: Request) -> Reply:
-        """Load a model; the answer comes when it can predict."""
+        """Load a model; the answer comes when every worker can predict with it."""
         name, url, sha256 = _asked(request.body)
-        if name in self._entries:
+        if self._models.find(name) is not None:
             raise RequestError(409, f"model {name} is loaded already: unload it first")
-        file = ModelFile(name, str(self._inside(url)), sha256)
-        entry = self._entries[name] = _Entry(url, self._pool.add(file, is_pinned=True))
-        return asyncio.get_running_loop().create_task(self._load(name, entry))
+        wanted = Listed(secrets.token_hex(8), url, str(self._inside(url)), sha256)
+        return self._later(request, self._load(name, wanted))
 
-    async def _load(self, name: str, entry: _Entry) -> Answer:
-        try:
-            await self._pool.begin(entry.held)
-        except NoRoomError as error:
-            return self._not_loaded(name, entry, failure(507, str(error)))
-        except StoreError as error:
-            return self._not_loaded(name, entry, failure(400, str(error)))
-        except asyncio.CancelledError:
-            return failure(409, f"model {name} was unloaded while it was being loaded")
-        entry.strategy = self._open(name, entry.held)
-        return Answer(200, orjson.dumps(_shown_model(name, entry)))
+    async def _load(self, name: str, wanted: Listed) -> Answer:
+        if failed := await self._models.load(name, wanted):
+            return failure(*failed)
+        return Answer(200, orjson.dumps(_shown_model(name, wanted)))
 
-    def _not_loaded(self, name: str, entry: _Entry, answer: Answer) -> Answer:
-        if self._entries.get(name) is entry:
-            del self._entries[name]
-            self._pool.remove(entry.held)
-        return answer
+    def _show(self, request: Request) -> Answer:
+        name = _name_in(request.path)
+        return Answer(200, orjson.dumps(_shown_model(name, self._found(name))))
+
+    def _unload(self, request: Request) -> Reply:
+        return self._later(request, self._unloaded(_name_in(request.path)))
+
+    async def _unloaded(self, name: str) -> Answer:
+        if not await self._models.unload(name):
+            raise RequestError(404, f"model {shown(name)} is not loaded")
+        return Answer(200, b"{}")
+
+    def _invoke(self, request: Request) -> Reply:
+        name = _name_in(request.path)
+        self._found(name)
+        entry = self._models.entry(name)
+        if entry.strategy is None:
+            return self._later(request, self._invoke_late(name, entry, request))
+        return entry.strategy.answer(request)
+
+    async def _invoke_late(self, name: str, entry: Entry, request: Request) -> Answer:
+        """Try once more to load what this worker alone could not."""
+        if failed := await self._models.ensure(name, entry):
+            return failure(503, f"model {name} is loaded, but not by this worker: {failed.message}")
+        assert entry.strategy is not None  # noqa: S101  (nothing failed)
+        reply = entry.strategy.answer(request)
+        return reply if isinstance(reply, Answer) else await reply
+
+    def _later(self, request: Request, work: Coroutine[Any, Any, Answer]) -> asyncio.Future[Answer]:
+        async def finish() -> Answer:
+            try:
+                answer = await work
+            except RequestError as error:
+                answer = failure(error.status, str(error))
+            except OSError as error:
+                answer = failure(507, f"the list of models cannot be kept: {error}")
+            return identified(answer, request) if answer.status >= 400 else answer
+
+        task = asyncio.get_running_loop().create_task(finish())
+        self._running.add(task)  # it ends what it began, although its client may leave
+        task.add_done_callback(self._running.discard)
+        return task
+
+    def _found(self, name: str) -> Listed:
+        listed = self._models.find(name)
+        if listed is None:
+            raise RequestError(404, f"model {shown(name)} is not loaded")
+        return listed
 
     def _inside(self, url: str) -> Path:
         path = Path(url.removeprefix("file://")).resolve()
@@ -112,31 +131,6 @@ class MultiModel:
                 400, f"url {shown(url)}: expected an existing path below {self._folder}"
             )
         return path
-
-    def _show(self, request: Request) -> Answer:
-        name = _name_in(request.path)
-        return Answer(200, orjson.dumps(_shown_model(name, self._loaded(name))))
-
-    def _unload(self, request: Request) -> Answer:
-        name = _name_in(request.path)
-        entry = self._entries.pop(name, None)
-        if entry is None:
-            raise RequestError(404, f"model {shown(name)} is not loaded")
-        if entry.strategy is not None:
-            self._close(name)
-        self._pool.remove(entry.held)
-        return Answer(200, b"{}")
-
-    def _invoke(self, request: Request) -> Reply:
-        entry = self._loaded(_name_in(request.path))
-        assert entry.strategy is not None  # noqa: S101  (those that are loaded have one)
-        return entry.strategy.answer(request)
-
-    def _loaded(self, name: str) -> _Entry:
-        entry = self._entries.get(name)
-        if entry is None or entry.strategy is None:
-            raise RequestError(404, f"model {shown(name)} is not loaded")
-        return entry
 
 
 def _asked(body: bytes) -> tuple[str, str, str]:
@@ -173,5 +167,5 @@ def _token_name(token: str) -> str:
         raise RequestError(400, f"next_page_token {shown(token)} is none of this server") from error
 
 
-def _shown_model(name: str, entry: _Entry) -> dict[str, str]:
-    return {"modelName": name, "modelUrl": entry.url}
+def _shown_model(name: str, listed: Listed) -> dict[str, str]:
+    return {"modelName": name, "modelUrl": listed.url}

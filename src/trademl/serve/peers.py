@@ -1,14 +1,16 @@
-"""One worker among several: it answers for all of them when it is asked for metrics or health.
+"""One worker among several: it answers for all of them, and tells them what it was told.
 
-Each worker shows its own metrics on a socket of the file system, for this user alone; whoever is
-asked reads the others' and writes all of them with the label ``worker``.
+Each worker listens on a socket of the file system, for this user alone, for a line of one word.
+Asked for metrics it shows its own; whoever was asked over HTTP reads the others' and writes all of
+them with the label ``worker``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from trademl.errors import ServeError
@@ -16,6 +18,9 @@ from trademl.serve.board import Board, WorkerPlace
 from trademl.serve.messages import Answer
 
 PATIENCE_S = 1.0  # for a worker that does not show its metrics
+_METRICS = b"metrics"
+_DONE, _FAILED = b"+", b"-"  # first byte of what a worker answers
+_log = logging.getLogger(__name__)
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 
@@ -32,9 +37,14 @@ class Peers:
         self._place, self._own = place, own
         self._board = Board(place.folder, place.count)
         self._server: asyncio.Server | None = None
+        self._answers: dict[bytes, Callable[[bytes], Awaitable[bytes]]] = {_METRICS: self._shown}
+
+    def answer(self, word: bytes, answer: Callable[[bytes], Awaitable[bytes]]) -> None:
+        """Let this worker answer a word of the others."""
+        self._answers[word] = answer
 
     async def listen(self) -> None:
-        """Show this worker's metrics to the others.
+        """Answer the other workers.
 
         Raises
         ------
@@ -44,13 +54,28 @@ class Peers:
         path = self._place.path_of(self._place.number)
         try:
             path.unlink(missing_ok=True)  # of the worker that was here before
-            self._server = await asyncio.start_unix_server(self._show, str(path))
+            self._server = await asyncio.start_unix_server(self._hear, str(path))
         except OSError as error:
             raise ServeError(f"{path}: workers cannot meet there: {error}") from error
 
     def complaint(self) -> str:
         """Return which worker is missing; empty if none is."""
         return self._board.complaint()
+
+    async def tell(self, word: bytes, patience_s: float) -> dict[int, bytes | None]:
+        """Say a word to all other workers; return by number what each answered.
+
+        One that is gone, or that dies before it has answered, is left out; None is of one that was
+        silent for too long, or failed, as its log says.
+        """
+        others = [n for n in range(self._place.count) if n != self._place.number]
+        asked = (_ask(self._place.path_of(n), word, patience_s) for n in others)
+        found = zip(others, await asyncio.gather(*asked), strict=True)
+        return {
+            number: said.removeprefix(_DONE) if said.startswith(_DONE) else None
+            for number, said in found
+            if said
+        }
 
     def metrics(self) -> asyncio.Future[Answer]:
         """Return, once they have answered, the metrics of all workers."""
@@ -63,28 +88,40 @@ class Peers:
 
     async def _gather(self) -> Answer:
         content_type, own = self._own()
-        others = [n for n in range(self._place.count) if n != self._place.number]
-        found = await asyncio.gather(*(_ask(self._place.path_of(n)) for n in others))
-        texts = dict(zip(others, found, strict=True)) | {self._place.number: own.decode()}
+        found = await self.tell(_METRICS, PATIENCE_S) | {self._place.number: own}
+        texts = {n: (found.get(n) or b"").decode() for n in range(self._place.count)}
         body = together(texts, [self._board.restarts(n) for n in range(self._place.count)])
         return Answer(200, body.encode(), content_type)
 
-    async def _show(self, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(self._own()[1])
-        writer.close()
+    async def _shown(self, _: bytes) -> bytes:
+        return self._own()[1]
+
+    async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        word = b""
+        try:
+            word = (await reader.readline()).strip()
+            writer.write(_DONE + await self._answers[word](word))
+        except Exception:  # whoever asked must not take this worker for one that is gone
+            _log.exception("another worker's %s failed", word.decode("latin-1"))
+            writer.write(_FAILED)
+        finally:
+            writer.close()
 
 
-async def _ask(path: Path) -> str:
-    """Return the metrics of another worker; nothing if it does not show them in time."""
+async def _ask(path: Path, word: bytes, patience_s: float) -> bytes:
+    """Return what another worker says; nothing if it is gone."""
     try:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(patience_s):
             reader, writer = await asyncio.open_unix_connection(str(path))
             try:
-                return (await reader.read()).decode()
+                writer.write(word + b"\n")
+                return await reader.read()
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
-        return ""
+    except TimeoutError:
+        return _FAILED
+    except OSError:
+        return b""
 
 
 def together(texts: Mapping[int, str], restarts: list[int]) -> str:

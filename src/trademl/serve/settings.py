@@ -122,10 +122,6 @@ class ServerConfig:
     def _check_together(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigError("tls_cert and tls_key go together: give both files, or none")
-        if self.worker is not None and self.model_folder is not None:
-            raise ConfigError(
-                "models that come over HTTP would reach one worker of several: serve with one"
-            )
         if not self.is_open and self.token_file is None and not is_loopback(self.host):
             raise ConfigError(
                 f"host is {self.host}, which others can reach: give a token file, or say that "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import tarfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -81,6 +83,34 @@ def test_a_model_that_was_let_go_of_comes_back_when_asked_for(files, size):
         return [h.model is not None for h in held]
 
     assert in_pool(int(size * 1.5), work) == [True, False]
+
+
+def test_a_model_that_was_removed_is_wished_for_in_vain(files):
+    async def work(pool):
+        held = pool.add(files[0])
+        await pool.begin(held)
+        pool.remove(held)
+        pool.wish(held)
+        return held.loading
+
+    assert in_pool(2**30, work) is None
+
+
+def test_a_folder_of_the_same_files_has_the_same_digest(files, tmp_path):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for n, folder in enumerate(folders):
+        with tarfile.open(files[0].location) as tar:
+            tar.extractall(folder, filter="data")
+        for path in folder.iterdir():
+            os.utime(path, (n, n))
+
+    async def work(pool):
+        held = [pool.add(ModelFile(folder.name, str(folder))) for folder in folders]
+        for one in held:
+            await pool.begin(one)
+        return {one.sha256 for one in held}
+
+    assert len(in_pool(2**30, work)) == 1
 
 
 def test_a_model_has_scored_before_anyone_can_see_it(files, monkeypatch):

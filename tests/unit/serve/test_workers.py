@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from trademl.errors import ConfigError
 from trademl.serve.board import SILENT_S, Board, WorkerPlace
-from trademl.serve.peers import together
+from trademl.serve.peers import Peers, together
 from trademl.serve.settings import ServerConfig
 from trademl.serve.supervisor import RestartPolicy, place_text, read_place
 
@@ -95,16 +97,32 @@ def test_a_place_is_read_as_it_was_written():
             read_place(text)
 
 
+def test_a_worker_that_fails_is_not_taken_for_one_that_is_gone(tmp_path):
+    async def fail(_: bytes) -> bytes:
+        raise RuntimeError("a defect")
+
+    async def work(_: bytes) -> bytes:
+        return b""
+
+    async def run():
+        peers = [Peers(WorkerPlace(n, 4, 5, 7, str(tmp_path)), lambda: ("", b"")) for n in range(3)]
+        peers[1].answer(b"load", fail)
+        peers[2].answer(b"load", work)
+        for one in peers:
+            await one.listen()
+        found = await peers[0].tell(b"load", 10.0)
+        for one in peers:
+            one.close()
+        return found
+
+    assert asyncio.run(run()) == {1: None, 2: b""}
+
+
 def test_workers_share_the_cores():
     alone = ServerConfig().slots
 
     assert ServerConfig(worker=PLACE).slots == max(1, alone // 2)
     assert ServerConfig(worker=PLACE, threads=7).slots == 7
-
-
-def test_models_over_http_would_reach_one_worker_of_several(tmp_path):
-    with pytest.raises(ConfigError, match="would reach one worker of several"):
-        ServerConfig(worker=PLACE, model_folder=tmp_path)
 
 
 def test_the_fewest_connections_are_those_of_a_worker_that_lives(tmp_path):
