@@ -95,12 +95,14 @@ def predict_files(
         for path, target in targets.items():
             given = _given(path, model_id)
             progress.step("predict", path.name)
-            if target.is_file() and done.get(target.name, {}).get("given") == given:
+            if _is_done(target, given, done.get(target.name, {})):
                 scored.append(ScoredFile(**{**done[target.name]["scored"], "is_kept": True}))
                 progress.done("kept")
                 continue
             scored.append(_score_file(model, path, target, output_format))
-            done[target.name] = {"given": given, "scored": asdict(scored[-1])}
+            done[target.name] = {
+                "given": given, "bytes": target.stat().st_size, "scored": asdict(scored[-1]),
+            }  # fmt: skip
             write_atomically(folder / MANIFEST, json.dumps(done, indent=1).encode())
             progress.done(f"{scored[-1].n_rows} rows")
     return scored
@@ -177,6 +179,12 @@ def _targets(paths: Sequence[Path], folder: Path, output_format: OutputFormat) -
             raise ConfigError(f"{path}: another file is called {path.name}: predict them apart")
         targets[path] = target
     return targets
+
+
+def _is_done(target: Path, given: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:
+    """Return whether predictions are there as they were written; a power cut may empty a file."""
+    is_same = listed.get("given") == given and target.is_file()
+    return is_same and target.stat().st_size == listed.get("bytes")
 
 
 def _given(path: Path, model_id: str) -> dict[str, Any]:

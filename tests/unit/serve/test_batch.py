@@ -137,6 +137,19 @@ def test_another_model_scores_again(tmp_path, model, features):
     assert not again.is_kept
 
 
+def test_predictions_that_are_no_longer_whole_are_made_again(tmp_path, model, features):
+    path = write(tmp_path / "rows.csv", features)
+    predict_files(model, "m", [path], tmp_path / "out")
+    target = tmp_path / "out" / "rows.csv.jsonl"
+    whole = target.read_bytes()
+    target.write_bytes(whole[:100])
+
+    (again,) = predict_files(model, "m", [path], tmp_path / "out")
+
+    assert not again.is_kept
+    assert target.read_bytes() == whole
+
+
 def test_a_damaged_file_leaves_those_before_it_done_and_itself_without_predictions(
     tmp_path, model, features
 ):
