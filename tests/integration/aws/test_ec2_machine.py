@@ -137,7 +137,7 @@ def two(tmp_path: Path) -> tuple[ServedStrategy, ...]:
     store = tmp_path / "store"
     return (
         served_strategy(store, "btc", 0.5, 0.25),
-        served_strategy(store, "alice", 0.75, freshness=Freshness(0.0, 0.0, True)),
+        served_strategy(store, "alice", 0.75, freshness=Freshness(needs_feature_time=True)),
     )
 
 
