@@ -23,6 +23,7 @@ from llvmlite import binding, ir
 from numpy.typing import NDArray
 
 _WIDEST = 16_384  # columns; the code grows with them
+_FEWEST = 64  # rows, below which numpy is as quick: a server of single rows keeps no code
 _CHUNK_BYTES = 512 * 1024  # of float64 products made at once: they stay in a core's own cache
 _BLOCK, _SUMS = 128, 8
 _BYTE, _INT, _FLOAT, _DOUBLE = ir.IntType(8), ir.IntType(64), ir.FloatType(), ir.DoubleType()
@@ -41,7 +42,7 @@ def weighted_sums(rows_ND: NDArray[Any], weights_D: Floats) -> Floats:
     Parameters
     ----------
     rows_ND : ndarray of shape (N, D)
-        Anywhere in memory. Rows of float32 go the short way, up to 16,384 columns wide.
+        Anywhere in memory. From 64 on, rows of float32 go the short way, up to 16,384 columns wide.
     weights_D : ndarray of float64, shape (D,)
         As many as a row has columns: that is the caller's duty.
 
@@ -57,7 +58,8 @@ def weighted_sums(rows_ND: NDArray[Any], weights_D: Floats) -> Floats:
     """
     weights_D = np.ascontiguousarray(weights_D, np.float64)
     sum_N = np.empty(len(rows_ND))
-    fill = _fill if rows_ND.dtype == np.float32 and 0 < len(weights_D) <= _WIDEST else _numpy_fill
+    is_worth_it = len(rows_ND) >= _FEWEST and 0 < len(weights_D) <= _WIDEST
+    fill = _fill if is_worth_it and rows_ND.dtype == np.float32 else _numpy_fill
     are_contiguous = rows_ND.strides[1] == rows_ND.itemsize
     n_chunk = max(1, _CHUNK_BYTES // (8 * max(1, len(weights_D))))
     if fill is _fill and are_contiguous:

@@ -17,6 +17,11 @@ WIDTHS = sorted(
 )
 
 
+@pytest.fixture(autouse=True)
+def _few_rows_go_the_short_way_too(monkeypatch):
+    monkeypatch.setattr(row_sums, "_FEWEST", 1)
+
+
 def numpys(rows_ND, weights_D):
     products_ND = np.multiply(np.ascontiguousarray(rows_ND), weights_D, dtype=np.float64)
     return np.add.reduce(products_ND, axis=1)
@@ -53,6 +58,19 @@ def test_code_grows_no_further_than_the_widest_row_it_is_made_for():
     weighted_sums(*draw(3, 16_385))
 
     assert row_sums._summing.cache_info().currsize == 0
+
+
+def test_few_rows_need_no_code(monkeypatch):
+    monkeypatch.undo()
+    row_sums._summing.cache_clear()
+    rows_ND, weights_D = draw(63, 605)
+
+    found_N = weighted_sums(rows_ND, weights_D)
+
+    assert row_sums._summing.cache_info().currsize == 0
+    assert_same_bits(found_N, numpys(rows_ND, weights_D))
+    weighted_sums(*draw(64, 605))
+    assert row_sums._summing.cache_info().currsize == 1
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float16, np.int32, ">f4"])
