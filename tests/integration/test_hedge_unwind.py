@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hedge_cases import HEDGE, day
 from running import one_line
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge, Lease
@@ -23,23 +23,6 @@ from trademl.live.sender import Sender
 from trademl.pipeline.workspace import Workspace
 from trademl.ports import OrderTicket
 
-
-def day(days):
-    return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
-
-
-HEDGE = f"""
-[hedge]
-home = "hk"
-instrument = "TEST"
-etf = "EWH"
-beta = 0.9
-implied_volatility = 0.2
-as_of = "{day(-1)}"
-expiry = "{day(60)}"
-multiplier = 0.001
-budget = 1000.0
-"""
 PUT = f"EWH {day(60)} P 20"
 
 

@@ -14,10 +14,10 @@ import threading
 import time
 import urllib.request
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hedge_cases import HEDGE, day
 from trademl.config import load_settings
 from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.ledger import Ledger
@@ -31,24 +31,6 @@ from trademl.serve.routing.server import BackgroundRoute
 from trademl.serve.routing.settings import RegionConfig, Regions
 
 LEASE_S = 1.0
-
-
-def day(days):
-    return (datetime.now(UTC) + timedelta(days=days)).date().isoformat()
-
-
-HEDGE = f"""
-[hedge]
-home = "hk"
-instrument = "TEST"
-etf = "EWH"
-beta = 0.9
-implied_volatility = 0.2
-as_of = "{day(-1)}"
-expiry = "{day(60)}"
-multiplier = 0.001
-budget = 1000.0
-"""
 
 
 @pytest.fixture

@@ -91,8 +91,9 @@ def test_a_ca_file_that_is_of_no_use_is_refused(tmp_path):
     rubbish.write_text("rubbish")
     row_ND = np.ones((1, 2), np.float32)
 
-    for path in (rubbish, tmp_path / "none.pem"):
-        with pytest.raises(ConfigError, match=f"{path}: no certificates in PEM form"):
+    none = tmp_path / "none.pem"
+    for path, why in ((rubbish, "no certificates in PEM form"), (none, "no such file")):
+        with pytest.raises(ConfigError, match=f"{path}: {why}"):
             predict("https://127.0.0.1:9", row_ND, ca_file=str(path))
     with pytest.raises(ConfigError, match="is for https, and http://127.0.0.1:9 is none"):
         predict("http://127.0.0.1:9", row_ND, ca_file=str(rubbish))

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from running import one_line
+from serving_cases import Small
 from trademl.errors import ServeError
 from trademl.serve.client import predict
 from trademl.serve.routing.server import BackgroundRoute
@@ -44,15 +45,6 @@ serve(ServedModel(Sum(), "m"), ServerConfig(port=0), on_ready=lambda url: print(
 """
 ROW = np.ones((1, 2), np.float32)
 CUT_OFF_S = 1.0  # what the route promises
-
-
-class Sum:
-    columns = ("a", "b")
-    schema_hash = "test"
-
-    def predict(self, features_ND):
-        score_N = features_ND.sum(axis=1)
-        return score_N, (score_N >= 0).astype(np.float32)
 
 
 @contextmanager
@@ -160,7 +152,7 @@ def assert_answered_by(url, region):
 def test_a_region_behind_a_black_hole_is_found_out_and_left_alone():
     with (
         blackhole() as nowhere,
-        BackgroundServer(ServedModel(Sum(), "m")) as server,
+        BackgroundServer(ServedModel(Small(), "m")) as server,
         routed({"hk": nowhere, "us": server.url}) as route,
     ):
         assert_answered_by(route.url, "us")
@@ -169,7 +161,7 @@ def test_a_region_behind_a_black_hole_is_found_out_and_left_alone():
 
 def test_answers_are_the_regions_own_with_the_region_named():
     with (
-        BackgroundServer(ServedModel(Sum(), "m")) as server,
+        BackgroundServer(ServedModel(Small(), "m")) as server,
         routed({"us": server.url}) as route,
     ):
         found = predict(route.url, np.arange(200, dtype=np.float32).reshape(100, 2))
@@ -314,7 +306,7 @@ def test_a_route_is_guarded_as_a_server_is_and_knows_its_regions_tokens(tmp_path
     (tmp_path / "token").write_text("us-token-us-token")
     guarded = ServerConfig(port=0, token_file=tmp_path / "us")
     own = ServerConfig(port=0, token_file=tmp_path / "own")
-    with BackgroundServer(ServedModel(Sum(), "m"), guarded) as server:
+    with BackgroundServer(ServedModel(Small(), "m"), guarded) as server:
         known = RegionConfig("us", server.url, token_file=str(tmp_path / "token"))
         unknown = RegionConfig("hk", server.url)
         with BackgroundRoute(Regions((unknown, known)), own) as route:
@@ -328,7 +320,7 @@ def test_a_route_is_guarded_as_a_server_is_and_knows_its_regions_tokens(tmp_path
 
 
 def test_the_command_says_which_regions_are_there(project, tmp_path):
-    with BackgroundServer(ServedModel(Sum(), "m")) as server:
+    with BackgroundServer(ServedModel(Small(), "m")) as server:
         words = ["--region", f"us={server.url}", "--region", "hk=http://127.0.0.1:1"]
         command = [sys.executable, "-m", "trademl", "serve", "route", "--port", "0", "--json"]
         with subprocess.Popen([*command, *words], stdout=subprocess.PIPE, text=True) as process:
@@ -370,7 +362,7 @@ def test_a_route_logs_its_requests_under_the_id_that_its_region_logs(tmp_path, c
     caplog.set_level(logging.INFO, logger="trademl")
     config = ServerConfig(port=0, log_per_s=0.0)
     words = ("--log-format", "json", "--log-requests", "2")
-    with BackgroundServer(ServedModel(Sum(), "m"), config) as server:
+    with BackgroundServer(ServedModel(Small(), "m"), config) as server:
         with route_process(tmp_path, "--region", f"us={server.url}", *words) as (url, log):
             named = ask(url, **{"X-Request-Id": "order-7"})[1]["X-Request-Id"]
             unnamed = ask(url)[1]["X-Request-Id"]
@@ -404,7 +396,7 @@ def test_a_route_logs_when_a_region_goes_away_and_is_back(tmp_path):
     there = ServerConfig(port=port)
     with route_process(tmp_path, "--region", f"hk=http://127.0.0.1:{port}") as (_, log):
         for n in (1, 2):
-            with BackgroundServer(ServedModel(Sum(), "m"), there):
+            with BackgroundServer(ServedModel(Small(), "m"), there):
                 until(lambda n=n: log().count("info region hk is back region=hk") == n)
             away = "warning region hk is away: nothing answers there region=hk"
             until(lambda n=n, away=away: log().count(away) == n)
@@ -417,7 +409,7 @@ def test_a_route_logs_which_region_it_does_not_ask(tmp_path, caplog):
     tokens.chmod(0o600)
     guarded = ServerConfig(port=0, token_file=tokens)
     with (
-        BackgroundServer(ServedModel(Sum(), "m"), guarded) as server,
+        BackgroundServer(ServedModel(Small(), "m"), guarded) as server,
         routed({"hk": server.url}, failures=1, open_s=3600, longest_open_s=3600) as route,
     ):
         for _ in range(2):

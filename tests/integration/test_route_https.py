@@ -11,10 +11,10 @@ import sys
 import urllib.request
 from contextlib import contextmanager
 
-import numpy as np
 import pytest
 
 from certificates import certificate
+from serving_cases import Small
 from trademl.errors import ConfigError, ServeError
 from trademl.live.reach import any_server_answers, refuse_untrusted
 from trademl.serve.routing.settings import RegionConfig
@@ -24,15 +24,6 @@ pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="openssl makes the certificates"
 )
 TOKEN = "us-token-us-token"
-
-
-class Sum:
-    columns = ("a", "b")
-    schema_hash = "test"
-
-    def predict(self, features_ND):
-        score_N = features_ND.sum(axis=1)
-        return score_N, (score_N >= 0).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +37,7 @@ def made(tmp_path_factory):
 @contextmanager
 def region(pair, **more):
     config = ServerConfig(port=0, tls_cert=pair[0], tls_key=pair[1], **more)
-    with BackgroundServer(ServedModel(Sum(), "m"), config) as server:
+    with BackgroundServer(ServedModel(Small(), "m"), config) as server:
         yield server.url
 
 

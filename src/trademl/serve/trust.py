@@ -27,6 +27,8 @@ def client_context(ca_file: str = "") -> ssl.SSLContext:
     if ca_file:
         try:
             context.load_verify_locations(ca_file)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{ca_file}: no such file; give certificates in PEM form") from error
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"{ca_file}: no certificates in PEM form ({error})") from error
     return context
