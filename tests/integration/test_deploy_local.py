@@ -55,7 +55,7 @@ def test_the_server_climbs_the_ladder_of_the_strategy_file(trademl, project, wor
     trained = trademl("train", "--hp", "wd=0.5", "--workspace", workspace)
     assert trained.returncode == 0, trained.stderr
     bigger = json.loads(trademl("models", "select", "--json", "--workspace", workspace).stdout)
-    (deployed,) = {row.model_id for row in deployments(workspace)}
+    (deployed,) = {row.model_id for row in deployments(workspace) if row.retired_at is None}
     config = project / "rungs.toml"
     config.write_text(
         (project / "strategy.toml").read_text()
