@@ -78,8 +78,8 @@ def queue(
     StoreError
         If another order has its key.
     """
-    _check(ticket)
     if (row := session.get(BrokerOrder, ticket.key)) is not None:
+        _check(ticket)
         for name in _TICKET:
             if getattr(row, name) != getattr(ticket, name):
                 raise StoreError(
@@ -87,6 +87,23 @@ def queue(
                     f"{getattr(ticket, name)!r}: give the new order a key of its own"
                 )
         return False
+    insert(session, ticket, fence=fence, reason=reason)
+    return True
+
+
+def insert(
+    session: Session, ticket: OrderTicket, *, fence: Fence | None = None, reason: str = ""
+) -> None:
+    """Put an order into the outbox as `queue` does, where any order of its key is another's.
+
+    Raises
+    ------
+    DataError
+        If no broker could take the order.
+    sqlalchemy.exc.IntegrityError
+        If an order has its key; the ledger's session raises it as the cause of a StoreError.
+    """
+    _check(ticket)
     session.add(
         BrokerOrder(
             key=ticket.key,
@@ -99,7 +116,6 @@ def queue(
         )
     )
     session.flush()
-    return True
 
 
 def ask_cancel(ledger: Ledger, key: str, reason: str) -> str:

@@ -17,7 +17,7 @@ from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerFilled, BrokerOrder, Hedge
 from trademl.live.hedge_size import HedgeConfig, closing_premium
 from trademl.live.lease import lease_state
-from trademl.live.outbox import order_key, queue
+from trademl.live.outbox import insert, order_key
 from trademl.live.positions import FLAT
 from trademl.ports import OrderTicket
 
@@ -112,8 +112,7 @@ def queue_closings(ledger: Ledger, found: Iterable[Closing]) -> None:
 def _queue(ledger: Ledger, ticket: OrderTicket) -> None:
     try:
         with ledger.session() as session:
-            if session.get(BrokerOrder, ticket.key) is None:
-                queue(session, ticket, reason=f"unwinds hedge {ticket.payload['closes']}")
+            insert(session, ticket, reason=f"unwinds hedge {ticket.payload['closes']}")
     except StoreError as error:
         if not isinstance(error.__cause__, IntegrityError):  # another was quicker
             raise

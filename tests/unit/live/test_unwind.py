@@ -106,16 +106,22 @@ def test_an_order_on_its_way_is_not_written_again(ledger, broker):
     assert len(sales(ledger)) == 1
 
 
-def test_two_who_unwind_at_once_sell_once(ledger, broker):
+def test_of_several_who_unwind_at_once_one_sells(ledger, broker):
     fire(ledger, broker)
     n_bought = held(ledger)
-    found = [
-        closings(ledger, "diana", "us", CONFIG, spot=20.0 + i, now_ns=NOW_NS + i) for i in range(4)
-    ]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda closing: queue_closings(ledger, closing), found))
+        for n_cancelled in range(8):
+            found = [
+                closings(ledger, "diana", "us", CONFIG, spot=20.0 + i, now_ns=NOW_NS + i)
+                for i in range(4)
+            ]
+            list(pool.map(lambda closing: queue_closings(ledger, closing), found))
+            (sale,) = [row for row in sales(ledger) if row.status == "queued"]
+            assert (sale.quantity, len(sales(ledger))) == (n_bought, n_cancelled + 1)
+            ask_cancel(ledger, sale.key, "the next ones race for another")
+    (last,) = unwind(ledger)
     sender(ledger, broker).work()
-    assert [sale.quantity for sale in sales(ledger)] == [n_bought]
+    assert [row.key for row in sales(ledger) if row.status == "filled"] == [last.key]
     assert held(ledger) == 0
 
 
