@@ -9,7 +9,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 from alembic import command
@@ -141,6 +141,46 @@ def test_what_was_written_is_written_again_over_itself(url):
         ledger.replace(row, (tables.Trade, "backtest_id", [trade(0), trade(1)]))
     assert [t.number for t in ledger.rows(tables.Trade)] == [0, 1]
     ledger.close()
+
+
+def at_once(work, n=4):
+    """Call ``work`` with 0 to n - 1, each in a thread of its own, all from the same moment on."""
+    barrier = Barrier(n)
+
+    def start(number):
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(start, range(n)))
+
+
+def test_of_processes_that_write_one_row_at_once_the_last_one_stands(url):
+    ledgers = [Ledger(url) for _ in range(4)]
+    for number in range(12):
+        name = f"batch-{number}"
+        at_once(lambda n, name=name: add_batch(ledgers[n], name, instrument=str(n)))
+        assert ledgers[0].get(tables.Batch, name).instrument in "0123"
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_a_result_that_is_written_twice_at_once_has_its_rows_once(url):
+    ledgers = [Ledger(url) for _ in range(4)]
+    rows = [trade(0), trade(1)]
+    for number in range(12):
+        row = {"id": f"b{number}", "engines": [], "metrics": {"n": 2}, "path": "/p"}
+        at_once(
+            lambda n, row=row: ledgers[n].replace(
+                tables.Backtest(**row), (tables.Trade, "backtest_id", rows)
+            )
+        )
+        at_once(
+            lambda n, row=row: ledgers[n].rewrite(tables.Trade, {"backtest_id": row["id"]}, rows)
+        )
+        assert len(ledgers[0].rows(tables.Trade, backtest_id=row["id"])) == 2
+    for ledger in ledgers:
+        ledger.close()
 
 
 def test_of_regions_that_race_for_a_lease_one_gets_it_and_another_after_it_ended(url):

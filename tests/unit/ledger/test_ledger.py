@@ -52,6 +52,20 @@ def test_writing_the_same_row_twice_changes_nothing_but_its_values(ledger):
     assert row.first_entry_ns == 1_378_072_800_083_000_000
 
 
+def test_a_row_that_another_process_writes_meanwhile_is_replaced_too(ledger, path):
+    other = Ledger(f"sqlite:///{path}")
+
+    def write_first(_connection, _cursor, statement, *_):
+        if statement.startswith("INSERT"):
+            other.record(batch(n_orders=4))
+
+    event.listen(ledger.engine, "before_cursor_execute", write_first)
+    ledger.record(batch(n_orders=5))
+    other.close()
+    (row,) = ledger.rows(tables.Batch)
+    assert row.n_orders == 5
+
+
 def test_a_transaction_is_whole_or_absent(ledger):
     orphan = tables.Dataset(
         id="d", batch_id="nowhere", n_train=1, n_validation=1, n_test=1, feature_dim=1, facts={},
