@@ -20,7 +20,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import delete, inspect, text
 
 from database_servers import running_postgres
-from ledger_cases import add_batch, add_model, add_study
+from ledger_cases import add_batch, add_model, add_proven_models, add_study
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM, insert_rows
 from trademl.ledger.connections import open_engine
@@ -28,6 +28,8 @@ from trademl.ledger.live_tables import Lease
 from trademl.ledger.schema import MIGRATIONS, VERSION_TABLE
 from trademl.live.lease import LeaseHolder, lease_state
 from trademl.live.outbox import Fence, hold
+from trademl.serve.deployments import deploy
+from trademl.store.artifacts import ArtifactStore
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +181,18 @@ def test_a_result_that_is_written_twice_at_once_has_its_rows_once(url):
             lambda n, row=row: ledgers[n].rewrite(tables.Trade, {"backtest_id": row["id"]}, rows)
         )
         assert len(ledgers[0].rows(tables.Trade, backtest_id=row["id"])) == 2
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_of_models_that_are_deployed_at_once_one_stands_at_the_endpoint(url, tmp_path):
+    ledgers, store = [Ledger(url) for _ in range(4)], ArtifactStore(tmp_path / "artifacts")
+    models = add_proven_models(store, ledgers[0], 4)
+    for number in range(8):
+        at_once(lambda n, e=f"endpoint-{number}": deploy(models[n], e, store, ledgers[n]))
+        at_once(lambda n, e=f"same-{number}": deploy(models[0], e, store, ledgers[n]))
+    endpoints = [row.endpoint for row in ledgers[0].rows(tables.Deployment, retired_at=None)]
+    assert len(endpoints) == len(set(endpoints)) == 16
     for ledger in ledgers:
         ledger.close()
 
