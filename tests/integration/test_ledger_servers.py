@@ -185,6 +185,24 @@ def test_a_result_that_is_written_twice_at_once_has_its_rows_once(url):
         ledger.close()
 
 
+def test_of_verdicts_that_are_kept_at_once_the_first_stands_for_all(url):
+    ledgers = [Ledger(url) for _ in range(4)]
+    add_batch(ledgers[0])
+    add_study(ledgers[0])
+    add_model(ledgers[0], "model-1")
+
+    def judge(identity, n):
+        gate = {"strategy": "s", "model_id": "model-1", "champion_id": None, "reasons": []}
+        row = tables.Gate(id=identity, verdict=f"verdict of {n}", report={}, **gate)
+        return ledgers[n].first(row).verdict
+
+    for number in range(12):
+        told = at_once(lambda n, i=f"gate-{number}": judge(i, n))
+        assert set(told) == {ledgers[0].get(tables.Gate, f"gate-{number}").verdict}
+    for ledger in ledgers:
+        ledger.close()
+
+
 def test_of_models_that_are_deployed_at_once_one_stands_at_the_endpoint(url, tmp_path):
     ledgers, store = [Ledger(url) for _ in range(4)], ArtifactStore(tmp_path / "artifacts")
     models = add_proven_models(store, ledgers[0], 4)

@@ -93,6 +93,15 @@ class Ledger:
         """Write rows in one transaction; a row whose primary key exists is replaced."""
         self._write([merged(row) for row in rows])
 
+    def first(self, row: Row) -> Row:
+        """Write a row unless one of its primary key stands; return the one that stands then."""
+        mapper = inspect(type(row))
+        with self.turn() as session:
+            stands = session.get(type(row), mapper.primary_key_from_instance(row))
+            if stands is None:
+                session.add(row)
+        return stands or row
+
     def replace(self, parent: Base, *children: tuple[type[Base], str, Rows]) -> None:
         """Write ``parent`` and its many rows in one transaction, over what stood there.
 
