@@ -17,7 +17,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import delete, inspect, text
+from sqlalchemy import delete, event, inspect, text
 
 from database_servers import running_postgres
 from ledger_cases import add_batch, add_model, add_proven_models, add_study
@@ -27,7 +27,8 @@ from trademl.ledger.connections import open_engine
 from trademl.ledger.live_tables import Lease
 from trademl.ledger.schema import MIGRATIONS, VERSION_TABLE
 from trademl.live.lease import LeaseHolder, lease_state
-from trademl.live.outbox import Fence, hold
+from trademl.live.outbox import Fence, ask_cancel, hold, queue, refence, step
+from trademl.ports import OrderTicket
 from trademl.serve.deployments import deploy
 from trademl.store.artifacts import ArtifactStore
 
@@ -213,6 +214,25 @@ def test_of_models_that_are_deployed_at_once_one_stands_at_the_endpoint(url, tmp
     assert len(endpoints) == len(set(endpoints)) == 16
     for ledger in ledgers:
         ledger.close()
+
+
+def test_an_order_that_another_takes_up_meanwhile_is_cancelled(url):
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite lets one write at a time")
+    ledger, other = Ledger(url), Ledger(url)
+    with ledger.session() as session:
+        queue(session, OrderTicket("o1", "s", "ES", "buy", "entry", 1.0, None, 1))
+
+    def take_up(_connection, _cursor, statement, *_):
+        if statement.startswith("UPDATE broker_orders"):
+            with other.session() as session:
+                if not step(session, "o1", ("queued",), "sending"):
+                    refence(session, "o1", Fence("s", 2))
+
+    event.listen(ledger.engine, "before_cursor_execute", take_up)
+    assert ask_cancel(ledger, "o1", "the region is back") == "cancelling"
+    ledger.close()
+    other.close()
 
 
 def test_of_regions_that_race_for_a_lease_one_gets_it_and_another_after_it_ended(url):
