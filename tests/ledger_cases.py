@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from trademl.ledger import Ledger, tables
+from trademl.store.artifacts import Artifact, ArtifactStore
 
 
 def add_batch(ledger: Ledger, identity="batch-1", *, instrument="ES", recording="recording-1"):
@@ -38,6 +39,20 @@ def add_model(ledger: Ledger, identity: str, *, study="study-1", dataset="datase
             verdict="accepted", reasons=[], threshold=0.5, metrics={}, path="/p",
         )
     )  # fmt: skip
+
+
+def add_proven_models(store: ArtifactStore, ledger: Ledger, n: int) -> list[Artifact]:
+    """Make models that may be deployed, of the kind whose scaler nobody fits again."""
+    add_batch(ledger)
+    add_study(ledger)
+    ledger.record(tables.Proof(id="proof-1", dataset_id="dataset-1", is_proven=True, evidence={}))
+    models = []
+    for number in range(n):
+        identity = f"forecaster-{number:012x}"
+        with store.create(identity, parents=["study-1", "dataset-1"], parameters={}):
+            add_model(ledger, identity)
+        models.append(store.get(identity))
+    return models
 
 
 def add_gate(ledger: Ledger, model: str, verdict="promote", *, champion=None, strategy="s", day=1):

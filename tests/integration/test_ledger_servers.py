@@ -9,7 +9,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from threading import Event, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 from alembic import command
@@ -17,17 +17,20 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import delete, inspect, text
+from sqlalchemy import delete, event, inspect, text
 
 from database_servers import running_postgres
-from ledger_cases import add_batch, add_model, add_study
+from ledger_cases import add_batch, add_model, add_proven_models, add_study
 from trademl.ledger import Ledger, tables
 from trademl.ledger.bulk import COPY_FROM, insert_rows
 from trademl.ledger.connections import open_engine
 from trademl.ledger.live_tables import Lease
 from trademl.ledger.schema import MIGRATIONS, VERSION_TABLE
 from trademl.live.lease import LeaseHolder, lease_state
-from trademl.live.outbox import Fence, hold
+from trademl.live.outbox import Fence, ask_cancel, hold, queue, refence, step
+from trademl.ports import OrderTicket
+from trademl.serve.deployments import deploy
+from trademl.store.artifacts import ArtifactStore
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,95 @@ def test_what_was_written_is_written_again_over_itself(url):
         ledger.replace(row, (tables.Trade, "backtest_id", [trade(0), trade(1)]))
     assert [t.number for t in ledger.rows(tables.Trade)] == [0, 1]
     ledger.close()
+
+
+def at_once(work, n=4):
+    """Call ``work`` with 0 to n - 1, each in a thread of its own, all from the same moment on."""
+    barrier = Barrier(n)
+
+    def start(number):
+        barrier.wait()
+        return work(number)
+
+    with ThreadPoolExecutor(n) as pool:
+        return list(pool.map(start, range(n)))
+
+
+def test_of_processes_that_write_one_row_at_once_the_last_one_stands(url):
+    ledgers = [Ledger(url) for _ in range(4)]
+    for number in range(12):
+        name = f"batch-{number}"
+        at_once(lambda n, name=name: add_batch(ledgers[n], name, instrument=str(n)))
+        assert ledgers[0].get(tables.Batch, name).instrument in "0123"
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_a_result_that_is_written_twice_at_once_has_its_rows_once(url):
+    ledgers = [Ledger(url) for _ in range(4)]
+    rows = [trade(0), trade(1)]
+    for number in range(12):
+        row = {"id": f"b{number}", "engines": [], "metrics": {"n": 2}, "path": "/p"}
+        at_once(
+            lambda n, row=row: ledgers[n].replace(
+                tables.Backtest(**row), (tables.Trade, "backtest_id", rows)
+            )
+        )
+        at_once(
+            lambda n, row=row: ledgers[n].rewrite(tables.Trade, {"backtest_id": row["id"]}, rows)
+        )
+        assert len(ledgers[0].rows(tables.Trade, backtest_id=row["id"])) == 2
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_of_verdicts_that_are_kept_at_once_the_first_stands_for_all(url):
+    ledgers = [Ledger(url) for _ in range(4)]
+    add_batch(ledgers[0])
+    add_study(ledgers[0])
+    add_model(ledgers[0], "model-1")
+
+    def judge(identity, n):
+        gate = {"strategy": "s", "model_id": "model-1", "champion_id": None, "reasons": []}
+        row = tables.Gate(id=identity, verdict=f"verdict of {n}", report={}, **gate)
+        return ledgers[n].first(row).verdict
+
+    for number in range(12):
+        told = at_once(lambda n, i=f"gate-{number}": judge(i, n))
+        assert set(told) == {ledgers[0].get(tables.Gate, f"gate-{number}").verdict}
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_of_models_that_are_deployed_at_once_one_stands_at_the_endpoint(url, tmp_path):
+    ledgers, store = [Ledger(url) for _ in range(4)], ArtifactStore(tmp_path / "artifacts")
+    models = add_proven_models(store, ledgers[0], 4)
+    for number in range(8):
+        at_once(lambda n, e=f"endpoint-{number}": deploy(models[n], e, store, ledgers[n]))
+        at_once(lambda n, e=f"same-{number}": deploy(models[0], e, store, ledgers[n]))
+    endpoints = [row.endpoint for row in ledgers[0].rows(tables.Deployment, retired_at=None)]
+    assert len(endpoints) == len(set(endpoints)) == 16
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_an_order_that_another_takes_up_meanwhile_is_cancelled(url):
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite lets one write at a time")
+    ledger, other = Ledger(url), Ledger(url)
+    with ledger.session() as session:
+        queue(session, OrderTicket("o1", "s", "ES", "buy", "entry", 1.0, None, 1))
+
+    def take_up(_connection, _cursor, statement, *_):
+        if statement.startswith("UPDATE broker_orders"):
+            with other.session() as session:
+                if not step(session, "o1", ("queued",), "sending"):
+                    refence(session, "o1", Fence("s", 2))
+
+    event.listen(ledger.engine, "before_cursor_execute", take_up)
+    assert ask_cancel(ledger, "o1", "the region is back") == "cancelling"
+    ledger.close()
+    other.close()
 
 
 def test_of_regions_that_race_for_a_lease_one_gets_it_and_another_after_it_ended(url):

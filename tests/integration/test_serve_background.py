@@ -12,6 +12,7 @@ import pytest
 
 from serving_cases import linear_model, score_of
 from trademl.errors import ServeError
+from trademl.serve import background
 from trademl.serve.background import STATE_FILE, find_service, start_service, stop_service
 from trademl.serve.freshness import Freshness
 from trademl.serve.process import end_process, identify
@@ -45,7 +46,8 @@ def test_a_started_server_is_found_again_and_ends_when_told(tmp_path):
     stop_service(tmp_path)
 
     assert not service.is_running
-    assert find_service(tmp_path) is None
+    with pytest.raises(ServeError, match="no server runs"):
+        stop_service(tmp_path)
 
 
 def test_a_second_start_is_refused_and_the_first_goes_on(tmp_path):
@@ -91,6 +93,22 @@ def test_a_stale_file_never_ends_another_process_of_the_same_number(tmp_path):
         assert service.is_running
     finally:
         end_process(service.process, patience_s=5)
+
+
+def test_a_server_that_starts_as_soon_as_another_has_ended_is_known(tmp_path, monkeypatch):
+    started = []
+
+    def end_then_start(process, *, patience_s):
+        end_process(process, patience_s=patience_s)
+        started.append(start_service(command(), tmp_path, "y", healthy))
+
+    start_service(command(), tmp_path, "x", healthy)
+    monkeypatch.setattr(background, "end_process", end_then_start)
+    stop_service(tmp_path)
+    monkeypatch.undo()
+
+    assert find_service(tmp_path) == started[0]
+    assert stop_service(tmp_path) == started[0]
 
 
 def test_a_server_that_does_not_listen_to_sigterm_is_ended_all_the_same(tmp_path):

@@ -339,7 +339,8 @@ def ec2(
     from trademl.pipeline.shipping import shipped_strategies
 
     files = _strategy_files(what or [])
-    with open_session(config or (files[0] if files else None), workspace) as session:
+    told_by = config or (files[0] if files else None)
+    with open_session(told_by, workspace) as session, session.workspace.lock():
         store, ledger, strategy = (
             session.workspace.store,
             session.workspace.ledger,

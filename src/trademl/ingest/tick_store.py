@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import isnan
 
@@ -12,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     Double,
     Integer,
     MetaData,
@@ -25,10 +27,12 @@ from sqlalchemy import (
     select,
     update,
 )
+from sqlalchemy.exc import IntegrityError
 
 from trademl.errors import StoreError
 from trademl.ledger.connections import open_engine
 from trademl.ledger.failures import database_errors
+from trademl.ledger.schema import one_at_a_time
 from trademl.market.events import Event
 from trademl.market.quotes import Quotes
 
@@ -119,8 +123,8 @@ class TickStore:
         self.url = url
         with database_errors(url):
             self.engine = open_engine(url)
-            _METADATA.create_all(self.engine)
-            self._add_missing_columns()
+            if not self._is_whole():
+                self._make_tables()
 
     def recordings(self) -> list[Recording]:
         """Return every recording, oldest first."""
@@ -145,24 +149,14 @@ class TickStore:
         Parameters
         ----------
         quotes : Quotes
-            The whole recording from its first quote; what is stored already is passed over.
+            The whole recording from its first quote; what is stored already is passed over, and so
+            is what another process stores meanwhile.
         """
         with database_errors(self.url):
             number = self._number(recording_id, instrument, source)
             self._keep_events(number, quotes.events)
-            start = self._n_stored(number)
-            statement = str(insert(_TICKS).compile(self.engine))
-            for begin in range(start, len(quotes), BLOCK):
-                rows = _rows(number, begin, quotes.slice(begin, begin + BLOCK))
-                with self.engine.begin() as connection:
-                    connection.exec_driver_sql(statement, rows)
-                yield min(begin + BLOCK, len(quotes))
-            with self.engine.begin() as connection:
-                connection.execute(
-                    update(_RECORDINGS)
-                    .where(_RECORDINGS.c.number == number)
-                    .values(is_complete=True)
-                )
+            while (n_stored := self._append_block(number, quotes)) is not None:
+                yield n_stored
 
     def load(self, recording_id: str) -> Quotes:
         """Return a recording's quotes in order.
@@ -199,13 +193,36 @@ class TickStore:
         """Close every connection."""
         self.engine.dispose()
 
-    def _add_missing_columns(self) -> None:
-        """Add what stores of an older trademl lack; it is empty in their recordings."""
-        found = {column["name"] for column in inspect(self.engine).get_columns(_TICKS.name)}
-        for column in (c for c in _TICKS.columns if c.name not in found):
-            kind = column.type.compile(self.engine.dialect)
-            with self.engine.begin() as connection:
+    def _is_whole(self) -> bool:
+        found = inspect(self.engine)
+        return {t.name for t in _METADATA.tables.values()} <= set(found.get_table_names()) and {
+            column.name for column in _TICKS.columns
+        } <= {column["name"] for column in found.get_columns(_TICKS.name)}
+
+    def _make_tables(self) -> None:
+        """Add what is missing, one process at a time; columns are empty in older recordings."""
+        with self.engine.begin() as connection, one_at_a_time(connection):
+            _METADATA.create_all(connection)
+            found = {column["name"] for column in inspect(connection).get_columns(_TICKS.name)}
+            for column in (c for c in _TICKS.columns if c.name not in found):
+                kind = column.type.compile(connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE ticks ADD COLUMN {column.name} {kind}")
+
+    def _append_block(self, number: int, quotes: Quotes) -> int | None:
+        """Store the next block and return how many quotes are stored then; None if all are.
+
+        The row of the recording is written first: its lock keeps others from the same block.
+        """
+        of_recording = update(_RECORDINGS).where(_RECORDINGS.c.number == number)
+        with self.engine.begin() as connection:
+            connection.execute(of_recording.values(is_complete=_RECORDINGS.c.is_complete))
+            begin = _n_stored(connection, number)
+            if begin >= len(quotes):
+                connection.execute(of_recording.values(is_complete=True))
+                return None
+            rows = _rows(number, begin, quotes.slice(begin, begin + BLOCK))
+            connection.exec_driver_sql(str(insert(_TICKS).compile(self.engine)), rows)
+        return begin + len(rows)
 
     def _keep_events(self, number: int, events: Sequence[Event]) -> None:
         rows = [
@@ -219,23 +236,23 @@ class TickStore:
 
     def _number(self, recording_id: str, instrument: str, source: str) -> int:
         find = select(_RECORDINGS.c.number).where(_RECORDINGS.c.id == recording_id)
-        with self.engine.begin() as connection:
-            if (number := connection.execute(find).scalar()) is None:
-                new = {
-                    "id": recording_id,
-                    "instrument": instrument,
-                    "source": source,
-                    "is_complete": False,
-                }
+        new = {
+            "id": recording_id,
+            "instrument": instrument,
+            "source": source,
+            "is_complete": False,
+        }
+        with suppress(IntegrityError), self.engine.begin() as connection:  # another was quicker
+            if connection.execute(find).scalar() is None:
                 connection.execute(insert(_RECORDINGS).values(new))
-                number = connection.execute(find).scalar_one()
-        return int(number)
-
-    def _n_stored(self, number: int) -> int:
-        last = select(func.max(_TICKS.c.seq)).where(_TICKS.c.recording == number)
         with self.engine.connect() as connection:
-            found = connection.execute(last).scalar()
-        return 0 if found is None else int(found) + 1
+            return int(connection.execute(find).scalar_one())
+
+
+def _n_stored(connection: Connection, number: int) -> int:
+    last = select(func.max(_TICKS.c.seq)).where(_TICKS.c.recording == number)
+    found = connection.execute(last).scalar()
+    return 0 if found is None else int(found) + 1
 
 
 def _rows(number: int, begin: int, quotes: Quotes) -> list[tuple[object, ...]]:

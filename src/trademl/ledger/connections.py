@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from trademl.ports import SecretSource
 
 CONNECT_TIMEOUT_S = 10
+_SQLITE_WAIT_S, _LOOK_S = 30, 0.01
 # A server that vanished without a word is given up after about half a minute; by default, TCP
 # would wait for a quarter of an hour.
 _POSTGRESQL = {
@@ -121,10 +124,23 @@ def _ssl_context(ca_file: str, *, is_verified: bool) -> Any:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    for pragma in (
-        "busy_timeout=30000",
-        "journal_mode=WAL",
-        "synchronous=NORMAL",
-        "foreign_keys=ON",
-    ):
+    connection.execute(f"PRAGMA busy_timeout={_SQLITE_WAIT_S * 1000}")
+    _keep_write_ahead_log(connection)
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _keep_write_ahead_log(connection: Any) -> None:
+    """Switch a file to its write-ahead log, where it has none; several may do it at once.
+
+    SQLite refuses at once, whatever ``busy_timeout`` says, while another begins to write.
+    """
+    until = time.monotonic() + _SQLITE_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(_LOOK_S)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import inspect, select
+from sqlalchemy import inspect, select, text
 from sqlalchemy.orm import Session
 
 from trademl.errors import AwayError, CloudError
@@ -16,7 +16,7 @@ from trademl.ledger.bulk import Rows
 from trademl.ledger.connections import open_engine
 from trademl.ledger.databases import Database, as_database
 from trademl.ledger.failures import database_errors
-from trademl.ledger.schema import migrate
+from trademl.ledger.schema import VERSION_TABLE, migrate
 from trademl.ledger.spool import Drained, Spool
 from trademl.ledger.tables import Base
 from trademl.ledger.writes import Write, apply, may_wait, merged, pack, unpack
@@ -78,9 +78,29 @@ class Ledger:
         ):
             yield session
 
+    @contextmanager
+    def turn(self) -> Iterator[Session]:
+        """Yield a session as `session` does; of all who take a turn, in any process, one works.
+
+        Whoever looks before it writes needs one: else another may write in between. What each turn
+        writes first is the row of the schema's version, as it is, whose lock lasts until its end.
+        """
+        with self.session() as session:
+            session.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = version_num"))  # noqa: S608
+            yield session
+
     def record(self, *rows: Base) -> None:
         """Write rows in one transaction; a row whose primary key exists is replaced."""
         self._write([merged(row) for row in rows])
+
+    def first(self, row: Row) -> Row:
+        """Write a row unless one of its primary key stands; return the one that stands then."""
+        mapper = inspect(type(row))
+        with self.turn() as session:
+            stands = session.get(type(row), mapper.primary_key_from_instance(row))
+            if stands is None:
+                session.add(row)
+        return stands or row
 
     def replace(self, parent: Base, *children: tuple[type[Base], str, Rows]) -> None:
         """Write ``parent`` and its many rows in one transaction, over what stood there.
@@ -153,5 +173,6 @@ class Ledger:
             _log.warning("%s; results wait in %s, see docs/ledger.md", error, self.spool.path)
 
     def _apply(self, writes: Sequence[Write]) -> None:
-        with self.session() as session:
+        # rows that go with their parent wait for its row; rows alone have none to wait for
+        with self.turn() if writes[0].where is not None else self.session() as session:
             apply(session, writes)

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
-from sqlalchemy import delete, inspect
+from sqlalchemy import Executable, delete, inspect
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Mapper, Session
 
 from trademl.errors import CodecError
@@ -67,11 +68,36 @@ def apply(session: Session, writes: Sequence[Write]) -> None:
     for write in writes:
         if write.where is None:
             for row in cast("Sequence[Mapping[str, Any]]", write.rows):
-                session.merge(write.table(**row))
+                put(session, write.table, row)
             continue
-        session.flush()
         session.execute(delete(write.table).filter_by(**write.where))
         insert_rows(session, write.table, write.where, write.rows)
+
+
+def put(session: Session, table: type[Base], row: Mapping[str, Any]) -> None:
+    """Write a row over the one of its primary key, in one statement.
+
+    To look first and then insert would end with an error where another process inserts in between.
+    """
+    key = [column.name for column in cast("Mapper[Any]", inspect(table)).primary_key]
+    values = {name: value for name, value in row.items() if name not in key} or dict(row)
+    session.execute(_upsert(session.get_bind().dialect.name, table, row, key, values))
+
+
+def _upsert(
+    server: str, table: type[Base], row: Mapping[str, Any], key: list[str], values: dict[str, Any]
+) -> Executable:
+    if server == "sqlite":
+        return (
+            sqlite.insert(table).values(row).on_conflict_do_update(index_elements=key, set_=values)
+        )
+    if server == "postgresql":
+        return (
+            postgresql.insert(table)
+            .values(row)
+            .on_conflict_do_update(index_elements=key, set_=values)
+        )
+    return mysql.insert(table).values(row).on_duplicate_key_update(values)
 
 
 def may_wait(writes: Sequence[Write]) -> bool:

@@ -24,7 +24,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy import CursorResult, case, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -129,9 +129,10 @@ def ask_cancel(ledger: Ledger, key: str, reason: str) -> str:
     StoreError
         If there is no such order.
     """
+    # in one statement: in between two, another may give a waiting order a new fence, see refence
+    ended = case((BrokerOrder.status == "queued", "cancelled"), else_="cancelling")
     with ledger.session() as session:
-        if not step(session, key, ("queued",), "cancelled", reason=reason):
-            step(session, key, ("sending", "sent"), "cancelling", reason=reason)
+        step(session, key, ("queued", "sending", "sent"), ended, reason=reason)
         row = session.get(BrokerOrder, key, populate_existing=True)
     if row is None:
         raise StoreError(f"no order {key} in the ledger: it cannot be cancelled")
@@ -196,7 +197,7 @@ def step(
     session: Session,
     key: str,
     before: tuple[str, ...],
-    after: str,
+    after: str | ColumnElement[str],
     *,
     where: ColumnElement[bool] | None = None,
     **values: Any,

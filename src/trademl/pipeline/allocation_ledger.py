@@ -87,8 +87,7 @@ def allocation_look(allocation: Artifact, ledger: Ledger) -> tables.Look:
         n_models=1,
         cuts=[0.0],
     )
-    ledger.record(look)
-    return look
+    return ledger.first(look)
 
 
 def _instrument(allocation: Artifact) -> str:

@@ -123,8 +123,7 @@ def _gate(
         reasons=judged.reasons,
         report={**judged.as_dict(), "config": asdict(strategy.gate), "seed": strategy.seed},
     )
-    ledger.record(row)
-    return row
+    return ledger.first(row)
 
 
 def _published(

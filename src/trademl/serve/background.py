@@ -143,17 +143,18 @@ def find_service(folder: Path) -> Service | None:
 def stop_service(folder: Path, *, patience_s: float = DRAIN_S) -> Service:
     """End the server of a workspace, which finishes what it has begun, and return what it was.
 
+    Its file stays, as that of one that ended by itself does: another server may have been started
+    as soon as this one was gone, and the file be of that one.
+
     Raises
     ------
     ServeError
-        If none runs. A file that is left of one that ended by itself is removed.
+        If none runs.
     """
     service = find_service(folder)
     if service is None or not service.is_running:
-        (folder / STATE_FILE).unlink(missing_ok=True)
         raise ServeError("no server runs in the background: trademl deploy local --start")
     end_process(service.process, patience_s=patience_s)
-    (folder / STATE_FILE).unlink(missing_ok=True)
     return service
 
 

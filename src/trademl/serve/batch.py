@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from trademl.errors import ConfigError, DataError, require_extra
+from trademl.errors import ConfigError, DataError, LockedError, require_extra
 from trademl.etl.row_blocks import feature_blocks
 from trademl.ports import Progress, Silent
 from trademl.serve.prediction_file import ENDINGS, OutputFormat, prediction_writer
@@ -25,7 +27,7 @@ from trademl.serve.served import Scores
 from trademl.store.artifacts import storage_errors, write_atomically
 from trademl.train.model import BINARY_KINDS, BinaryModel, LinearKind, Model
 
-MANIFEST = "predictions.json"
+MANIFEST, LOCK = "predictions.json", ".predictions.lock"
 CAPTURED = ".jsonl"  # requests that a server has captured
 Floats = NDArray[np.float32]
 Block = TypeVar("Block")
@@ -85,11 +87,12 @@ def predict_files(
         are done.
     StoreError
         If the folder cannot be written.
+    LockedError
+        If another process writes predictions there.
     """
     progress = progress or Silent()
     targets = _targets(paths, folder, output_format)
-    with storage_errors(folder, "--output"):
-        folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(folder, "--output"), _alone(folder):
         done = _read_manifest(folder / MANIFEST)
         scored = []
         for path, target in targets.items():
@@ -106,6 +109,24 @@ def predict_files(
             write_atomically(folder / MANIFEST, json.dumps(done, indent=1).encode())
             progress.done(f"{scored[-1].n_rows} rows")
     return scored
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep others out, whose unfinished files have the same names; free when the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LockedError(
+            f"another run writes predictions into {folder}: wait for it to end, or choose another "
+            "--output"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def score_blocks(model: Model, path: Path) -> Iterator[Scores]:

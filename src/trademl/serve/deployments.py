@@ -95,9 +95,9 @@ def deploy(
     from trademl.train.proof import check_proof
 
     check_proof(model, store, ledger)
-    mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
     now = datetime.now(UTC)
-    with ledger.session() as session:
+    with ledger.turn() as session:
+        mode: Mode = "live" if strategies_of(ledger, model.id) else "shadow"
         history = list(
             session.scalars(select(tables.Deployment).filter_by(endpoint=endpoint, mode=mode))
         )
@@ -128,7 +128,7 @@ def deployed_if_it_works(
 ) -> Iterator[tables.Deployment]:
     """Deploy a model for as long as nothing fails in the block, else put back what was there.
 
-    What failed stays in the history, retired.
+    What failed stays in the history, retired. What another has deployed meanwhile is left there.
 
     Raises
     ------
@@ -141,24 +141,24 @@ def deployed_if_it_works(
         yield deployment
     except BaseException:
         if deployment.id not in before:
-            _put_back(before, endpoint, ledger)
+            _put_back(before, deployment, ledger)
         raise
 
 
-def _put_back(ids: Collection[str], endpoint: str, ledger: Ledger) -> None:
-    now = datetime.now(UTC)
-    with ledger.session() as session:
-        for row in session.scalars(select(tables.Deployment).filter_by(endpoint=endpoint)):
-            if row.id in ids:
-                row.retired_at = None
-            elif row.retired_at is None:
-                row.retired_at = now
+def _put_back(ids: Collection[str], failed: tables.Deployment, ledger: Ledger) -> None:
+    of_mode = select(tables.Deployment).filter_by(endpoint=failed.endpoint, mode=failed.mode)
+    with ledger.turn() as session:
+        rows = {row.id: row for row in session.scalars(of_mode)}
+        if rows[failed.id].retired_at is None:
+            rows[failed.id].retired_at = datetime.now(UTC)
+            for identity in rows.keys() & ids:
+                rows[identity].retired_at = None
 
 
 def retire(endpoint: str, ledger: Ledger) -> None:
     """Note that nothing answers at an endpoint any more."""
     now = datetime.now(UTC)
-    with ledger.session() as session:
+    with ledger.turn() as session:
         standing = select(tables.Deployment).filter_by(endpoint=endpoint, retired_at=None)
         for deployment in session.scalars(standing):
             deployment.retired_at = now
@@ -176,7 +176,7 @@ def replace_below(
     """Note that a place serves these models, by strategy, and nothing else any more."""
     kept = {deploy(m, f"{place}/{name}", store, ledger).id for name, m in models.items()}
     now = datetime.now(UTC)
-    with ledger.session() as session:
+    with ledger.turn() as session:
         for row in session.scalars(select(tables.Deployment).filter_by(retired_at=None)):
             if _is_below(row.endpoint, place) and row.id not in kept:
                 row.retired_at = now

@@ -40,7 +40,7 @@ def record_look(
         are kept beside them.
     """
     trained = [trial for trial in trials if trial.failure is None]
-    with ledger.session() as session:
+    with ledger.turn() as session:
         if (look := session.get(tables.Look, study.id)) is None:
             dataset = session.get_one(tables.Dataset, study.manifest["parents"][0])
             batch = session.get_one(tables.Batch, dataset.batch_id)
@@ -64,7 +64,7 @@ def widen_look(ledger: Ledger, study_id: str, to_ns: int) -> None:
 
     A study whose models were never measured on test rows has no look, and gets none.
     """
-    with ledger.session() as session:
+    with ledger.turn() as session:
         if (look := session.get(tables.Look, study_id)) is not None:
             look.to_ns = max(look.to_ns, to_ns)
 

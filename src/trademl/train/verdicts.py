@@ -91,8 +91,7 @@ def gate_model(
         reasons=result.reasons,
         report={**result.as_dict(), "config": asdict(config), "seed": seed},
     )
-    ledger.record(row)
-    return row
+    return ledger.first(row)
 
 
 def judge_model(

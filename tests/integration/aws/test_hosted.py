@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from aws_cases import BUCKET, OWN_IMAGE, REGION, DocumentedServer, RefusalError
 from ec2_cases import Ssm, stub_machine
@@ -316,6 +317,15 @@ def rewrite_paths(script: str, folder: Path) -> str:
     """Let a script write below a folder what it writes into the machine's own."""
     script = script.replace("root=/opt/trademl", f"root={folder / 'opt'}")
     return script.replace("units=/etc/systemd/system", f"units={folder / 'units'}")
+
+
+@pytest.mark.usefixtures("aws", "model")
+def test_a_release_is_refused_while_another_run_uses_the_workspace(run, store):
+    with FileLock(store.root.parent / "run.lock"):
+        done = run("deploy", "ec2", "--dry-run")
+
+    assert done.returncode == 1
+    assert "is in use by another run" in done.stderr
 
 
 @pytest.mark.usefixtures("aws")

@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, event, inspect
 from sqlalchemy.pool import NullPool
 
 from trademl.errors import SchemaError, StoreError
-from trademl.ledger import Ledger, database, tables
+from trademl.ledger import Ledger, connections, database, tables
 from trademl.ledger.schema import VERSION_TABLE
 
 OPTUNA = {"study", "trial", "version_info", "alembic_version"}
@@ -52,6 +52,20 @@ def test_writing_the_same_row_twice_changes_nothing_but_its_values(ledger):
     assert row.first_entry_ns == 1_378_072_800_083_000_000
 
 
+def test_a_row_that_another_process_writes_meanwhile_is_replaced_too(ledger, path):
+    other = Ledger(f"sqlite:///{path}")
+
+    def write_first(_connection, _cursor, statement, *_):
+        if statement.startswith("INSERT"):
+            other.record(batch(n_orders=4))
+
+    event.listen(ledger.engine, "before_cursor_execute", write_first)
+    ledger.record(batch(n_orders=5))
+    other.close()
+    (row,) = ledger.rows(tables.Batch)
+    assert row.n_orders == 5
+
+
 def test_a_transaction_is_whole_or_absent(ledger):
     orphan = tables.Dataset(
         id="d", batch_id="nowhere", n_train=1, n_validation=1, n_test=1, feature_dim=1, facts={},
@@ -86,6 +100,15 @@ def test_a_newer_schema_is_refused(ledger, path):
         database.execute(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(SchemaError, match="at schema 9999, newer than"):
         Ledger(f"sqlite:///{path}")
+
+
+def test_a_new_file_that_another_process_writes_meanwhile_is_opened(path, monkeypatch):
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(connections.time, "sleep", lambda _: other.execute("ROLLBACK"))
+    Ledger(f"sqlite:///{path}").close()
+    assert other.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    other.close()
 
 
 def test_a_file_that_is_no_database_is_named(path):

@@ -11,11 +11,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from trademl.errors import CodecError, ConfigError, DataError
+from trademl.errors import CodecError, ConfigError, DataError, LockedError
 from trademl.etl import row_blocks
 from trademl.etl.recordio import encode_records
 from trademl.etl.row_blocks import feature_blocks
 from trademl.etl.tables import table_writer
+from trademl.ports import Silent
 from trademl.serve.batch import predict_files
 from trademl.serve.formats import JSON_LINES, format_response
 from trademl.serve.served import served
@@ -161,7 +162,7 @@ def test_a_damaged_file_leaves_those_before_it_done_and_itself_without_predictio
         predict_files(model, "m", [good, cut], tmp_path / "out")
 
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["good.recordio.jsonl", "predictions.json"]
+    assert names == [".predictions.lock", "good.recordio.jsonl", "predictions.json"]
     assert list(json.loads((tmp_path / "out/predictions.json").read_text())) == [
         "good.recordio.jsonl"
     ]
@@ -201,3 +202,27 @@ def test_two_files_of_one_name_are_refused_before_work(tmp_path, model, features
         predict_files(model, "m", paths, tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
+
+
+class RunsAnother(Silent):
+    """Runs something in the middle of a run."""
+
+    def __init__(self, another):
+        self._another = another
+
+    def step(self, name, detail=""):
+        self._another()
+
+
+def test_a_second_run_into_a_folder_is_refused_while_the_first_goes_on(tmp_path, model, features):
+    path, out = write(tmp_path / "rows.csv", features), tmp_path / "out"
+
+    def run_another():
+        with pytest.raises(LockedError, match="another run writes predictions into"):
+            predict_files(model, "m", [path], out, output_format="csv")
+
+    (first,) = predict_files(
+        model, "m", [path], out, output_format="csv", progress=RunsAnother(run_another)
+    )
+    (again,) = predict_files(model, "m", [path], out, output_format="csv")
+    assert (first.n_rows, first.is_kept, again.is_kept) == (1000, False, True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 
@@ -89,3 +92,21 @@ def test_workspaces_on_one_ledger_share_their_looks(tmp_path, ledger):
     other.close()
 
     assert count_looks(look(ledger, "study-b", 10), ledger) == 17
+
+
+def test_cuts_of_looks_that_are_taken_at_once_are_all_kept(ledger):
+    ledgers, barrier = [Ledger(ledger.database) for _ in range(4)], Barrier(4)
+    studies = [f"study-{number}" for number in range(8)]
+    for study in studies:
+        look(ledger, study, cuts=[])
+
+    def take(cut):
+        barrier.wait()
+        return look(ledgers[cut], study, cuts=[float(cut)])
+
+    with ThreadPoolExecutor(4) as pool:
+        for study in studies:
+            list(pool.map(take, range(4)))
+            assert ledger.get(tables.Look, study).cuts == [0.0, 1.0, 2.0, 3.0]
+    for opened in ledgers:
+        opened.close()
