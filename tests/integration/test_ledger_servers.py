@@ -21,7 +21,7 @@ from sqlalchemy import delete, event, inspect, text
 
 from database_servers import running_postgres
 from ledger_cases import add_batch, add_model, add_proven_models, add_study
-from trademl.ledger import Ledger, tables
+from trademl.ledger import Ledger, schema, tables
 from trademl.ledger.bulk import COPY_FROM, insert_rows
 from trademl.ledger.connections import open_engine
 from trademl.ledger.live_tables import Lease
@@ -111,6 +111,23 @@ def test_processes_that_make_the_tables_together_make_them_once(url):
     assert all(ledger.rows(tables.Run) == [] for ledger in made)
     for ledger in made:
         ledger.close()
+
+
+def test_a_schema_that_another_is_bringing_forward_is_waited_for(url, monkeypatch):
+    move(url, command.upgrade, "0001")  # a step that shows on servers which commit each
+    looked, look = Event(), schema.schema_state
+    monkeypatch.setattr(schema, "schema_state", lambda c: (look(c), looked.set())[0])
+    engine, config = open_engine(url), alembic_config()
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as connection, schema.one_at_a_time(connection):
+            opened = pool.submit(Ledger, url)
+            assert looked.wait(60)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        ledger = opened.result(60)
+    assert ledger.rows(tables.Run) == []
+    ledger.close()
+    engine.dispose()
 
 
 def test_backtests_that_are_written_at_once_do_not_wait_for_each_other(url):

@@ -83,11 +83,11 @@ def migrate(engine: Engine, *, may_upgrade: bool = True) -> SchemaState:
     name = shown(engine.url.render_as_string())
     with engine.connect() as connection:
         state = schema_state(connection)
-    check_schema(state, name, may_upgrade=may_upgrade)
+    check_schema(state, name, may_upgrade=True)  # a step of another process that is at it may show
     if not state.missing:
         return state
     with engine.begin() as connection, one_at_a_time(connection):
-        state = schema_state(connection)  # another process may have been at it
+        state = schema_state(connection)  # where it has ended
         check_schema(state, name, may_upgrade=may_upgrade)
         if state.missing:
             from alembic import command
