@@ -118,7 +118,7 @@ def read_until(process, text):
 def finished(tmp_path_factory):
     root = lay_out(tmp_path_factory.mktemp("ml"))
     process = start(root)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     return root, stdout
 
@@ -264,7 +264,7 @@ def test_sigterm_at_a_pipe_that_nobody_feeds_ends_the_job(tmp_path):
     wait_for_handler(process)
     process.send_signal(signal.SIGTERM)
 
-    assert process.wait(60) == 1
+    assert process.wait(300) == 1
     assert "stopped before training began" in failure(root)
 
 
@@ -288,7 +288,7 @@ def test_sigterm_keeps_the_best_model_so_far(tmp_path):
     process = start(root)
     read_until(process, "epoch=3,")
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 0, stderr
     model = json.loads((root / "model" / "model.json").read_text())
@@ -432,7 +432,7 @@ def test_a_second_host_is_refused_before_any_work(tmp_path):
 def test_a_refused_job_exits_with_1_and_one_line(tmp_path):
     root = lay_out(tmp_path / "ml", channels={"trian": channel()})
     process = start(root)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
 
     assert process.returncode == 1
     assert stderr.startswith("trademl: channel 'trian' is unknown")
