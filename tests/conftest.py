@@ -1,4 +1,4 @@
-"""Fixtures that every test may use, and Ctrl-C as a terminal gives it."""
+"""Fixtures that every test may use, Ctrl-C as a terminal gives it, and examples without a clock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
+
+# How long an example takes says how busy the machine is, and not whether the code is right.
+examples.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("untimed")
 
 # A shell starts what runs in the background with Ctrl-C ignored, and every process of a test
 # inherits that: tests that interrupt one would fail for no defect of it.

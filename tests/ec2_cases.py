@@ -78,7 +78,7 @@ class Ssm:
         script = self.rewrite("\n".join(request["Parameters"]["commands"]))
         self.done[COMMAND] = subprocess.run(
             ["bash", "-c", script], env=self.machine, capture_output=True, text=True, check=False,
-            timeout=30,
+            timeout=300,
         )  # fmt: skip
         return {"Command": {"CommandId": COMMAND}}
 

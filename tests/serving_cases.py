@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,6 +67,32 @@ def put_behind(ledger: Ledger, model: Artifact, endpoint="btc", mode="live") -> 
         )
 
 
+@contextmanager
+def port_of_ones_own() -> Iterator[int]:
+    """Keep a port for servers that go and come back: nobody else is given it meanwhile."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.bind(("127.0.0.1", 0))  # who does not listen stands in nobody's way who does
+        yield kept.getsockname()[1]
+
+
+@contextmanager
+def away(database: Path) -> Iterator[None]:
+    """Let nobody open a database's file, from one moment to the next and back.
+
+    Were it missing for a moment, whoever looks just then would make an empty one.
+    """
+    kept, nothing = database.with_name("kept.db"), database.with_name("nothing")
+    kept.hardlink_to(database)
+    database.with_name("folder").mkdir()
+    nothing.symlink_to("folder")
+    nothing.replace(database)
+    try:
+        yield
+    finally:
+        kept.replace(database)
+
+
 class Small:
     """Scores the sum of a row."""
 
@@ -87,7 +116,7 @@ class Big(Small):
         time.sleep(0.001)
         if features_ND.any():  # zeros are the warm-up
             self.n_rows.append(len(features_ND))
-            self.may_go.wait(10)
+            self.may_go.wait(60)
         return super().predict(features_ND)
 
 
@@ -111,7 +140,7 @@ def metrics(server) -> dict[str, str]:
 
 
 def wait_until(is_so, what="it"):
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < until, what
         time.sleep(0.005)

@@ -76,7 +76,7 @@ def trademl(project: Path) -> Trademl:
     def run(*words: str | Path, **more) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "trademl", *map(str, words)]
         return subprocess.run(
-            command, cwd=project, capture_output=True, text=True, timeout=120, **more
+            command, cwd=project, capture_output=True, text=True, timeout=600, **more
         )
 
     return run
@@ -84,7 +84,10 @@ def trademl(project: Path) -> Trademl:
 
 @pytest.fixture(scope="session")
 def finished(trademl: Trademl, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """Return the workspace of one unbroken run, and what it printed."""
+    """Return the workspace of one unbroken run, and what it printed.
+
+    Every file of tests shares it: whoever changes a workspace takes a copy.
+    """
     workspace = tmp_path_factory.mktemp("finished") / "ws"
     done = trademl("run", "--workspace", workspace, "--json")
     assert done.returncode == 0, done.stderr

@@ -118,7 +118,7 @@ def test_serve_answers_on_the_platforms_port_and_ends_on_sigterm(tmp_path, ml):
         rows = np.array([[1.0, 2.0, 3.0]], np.float32)
         answer = predict(url, rows)
         process.send_signal(signal.SIGTERM)
-        code = process.wait(timeout=30)
+        code = process.wait(timeout=120)
 
     np.testing.assert_array_equal(answer.score_N, linear_model().scores(rows))
     assert (answer.model_id, code) == ("m-1", 0)

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 def build(folder: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "trademl", "features", "build", *map(str, more)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 FILES = ("--prices", "price-1.csv", "--transactions", "deals-1.csv")
@@ -72,7 +72,7 @@ def test_a_bad_line_is_one_line(folder, tmp_path):
 def test_a_folder_is_inspected_where_it_lies(folder):
     build(folder, *FILES, "--out", "dataset", "--json")
     command = [sys.executable, "-m", "trademl", "features", "inspect", "dataset", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["splits"]["train"]["uniqueness"] > 0
     assert not (folder / "trademl-workspace").exists()
@@ -101,6 +101,6 @@ def test_a_spoiled_folder_is_not_proven(folder, tmp_path):
     path = tmp_path / "out" / "rows.parquet"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     command = [sys.executable, "-m", "trademl", "features", "verify", tmp_path / "out"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 1
     assert "rows.parquet is not the file that its manifest lists" in one_line(done)

@@ -221,7 +221,7 @@ def test_a_flush_that_is_killed_is_gone_on_with(server, ledger, url, tmp_path, m
         setattr(sys.modules[module], name, deadly)
         Ledger({url!r}, spool=Path({str(tmp_path / "spool")!r}))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=60)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], timeout=300)
     assert done.returncode == -signal.SIGKILL
     reached = {"before the commit": 1, "after the commit": 2}[moment]
     assert len(ledger.rows(tables.Backtest)) == reached

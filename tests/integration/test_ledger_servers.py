@@ -283,7 +283,7 @@ def test_of_regions_that_race_for_a_lease_one_gets_it_and_another_after_it_ended
 def test_a_lease_is_not_taken_from_under_a_transaction_that_holds_it(url):
     ledger = Ledger(url)
     home, other = (
-        LeaseHolder(ledger, "s", home="hk", region=region, holder=region, ttl_ms=300)
+        LeaseHolder(ledger, "s", home="hk", region=region, holder=region, ttl_ms=3000)
         for region in ("hk", "us")
     )
     fence, began = home.acquire(), Event()
@@ -300,7 +300,9 @@ def test_a_lease_is_not_taken_from_under_a_transaction_that_holds_it(url):
         thread = Thread(target=take)
         thread.start()
         began.wait()
-        time.sleep(0.6)  # it has ended, and the other region asks for it
+        while lease_state(ledger, "s").left_ms > 0:
+            time.sleep(0.02)
+        time.sleep(0.3)  # it has ended, and the other region asks for it
         ended = time.monotonic()
     thread.join()
     assert taken[0][0] == Fence("s", 2)

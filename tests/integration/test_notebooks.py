@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"), key=lambda path: path.name)
-LIMIT_S = 300
+LIMIT_S = 900
 
 
 def read(path: Path) -> nbformat.NotebookNode:

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from hedge_cases import HEDGE, day
+from serving_cases import port_of_ones_own
 from trademl.config import load_settings
 from trademl.errors import ConfigError, DataError, TrademlError
 from trademl.ledger import Ledger
@@ -30,7 +31,7 @@ from trademl.pipeline.workspace import Workspace
 from trademl.serve.routing.server import BackgroundRoute
 from trademl.serve.routing.settings import RegionConfig, Regions
 
-LEASE_S = 1.0
+LEASE_S = 3.0  # a busy disk may keep a renewal waiting for a second
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def url_of(process):
 
 
 @contextmanager
-def open_market(port=0):
+def open_market(port):
     """Accept connections for a while, and say nothing; yield ``host:port``."""
 
     class Server(socketserver.TCPServer):
@@ -74,14 +75,17 @@ def open_market(port=0):
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
-            yield f"127.0.0.1:{server.server_address[1]}"
+            yield f"127.0.0.1:{port}"
         finally:
             server.shutdown()
             thread.join()
 
 
-def port_of(address):
-    return int(address.rpartition(":")[2])
+@pytest.fixture
+def ports():
+    """Those of the market and of the home region's server, which both go and come back."""
+    with port_of_ones_own() as market, port_of_ones_own() as server:
+        yield market, server
 
 
 @contextmanager
@@ -97,7 +101,7 @@ def working(function):
         thread.join()
 
 
-def until(is_so, within_s=60.0):
+def until(is_so, within_s=180.0):
     deadline = time.monotonic() + within_s
     while not (found := is_so()):
         assert time.monotonic() < deadline, "it never came to be"
@@ -109,12 +113,17 @@ def answered_by(url):
     request = urllib.request.Request(
         f"{url}/invocations", b",".join([b"0"] * 65), {"Content-Type": "text/csv"}
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.headers["X-Trademl-Region"]
 
 
+def all_are_up(url):
+    with urllib.request.urlopen(f"{url}/regions", timeout=60) as answer:
+        return all(region["is_up"] for region in json.loads(answer.read())["regions"])
+
+
 def kill_while_it_holds(process, ledger):
-    """End a trader for good at a moment at which it holds a position."""
+    """End a trader for good at a moment at which it holds a position; return its lease's end."""
 
     def is_caught():
         os.kill(process.pid, signal.SIGSTOP)
@@ -125,10 +134,12 @@ def kill_while_it_holds(process, ledger):
         return False
 
     until(is_caught)
+    ends_ms = ledger.get(Lease, "small").expires_at_ms
     process.kill()
+    return ends_ms
 
 
-LIVE = ("live", "--region", "hk", "--speed", "60", "--trade-refused", "--lease-s", str(LEASE_S))
+LIVE = ("live", "--region", "hk", "--speed", "30", "--trade-refused", "--lease-s", str(LEASE_S))
 SERVER = ("--endpoint", "small", "--port")
 WATCH = ("hedge", "--region", "us", "--spot", "20", "--price", "100", "--every-s", "0.1")
 
@@ -153,17 +164,17 @@ def cancelled_at_the_broker(workspace):
 
 @pytest.mark.slow
 def test_a_lost_region_is_hedged_once_until_another_trades_on_and_back_only_when_that_ends(
-    there, monkeypatch
+    there, ports, monkeypatch
 ):
     folder, workspace = there
     monkeypatch.chdir(folder)
     strategy = load_settings(folder / "strategy.toml", environ={}).strategy
     market, looks = ExitStack(), []
-    address = market.enter_context(open_market())
+    address = market.enter_context(open_market(ports[0]))
     with (
         market,
         Workspace(workspace) as opened,
-        command(folder, workspace, *SERVER, "0") as hk,
+        command(folder, workspace, *SERVER, str(ports[1])) as hk,
         command(folder, workspace, *SERVER, "0") as us,
         command(folder, workspace, *LIVE, "--market", address) as trader,
     ):
@@ -173,7 +184,7 @@ def test_a_lost_region_is_hedged_once_until_another_trades_on_and_back_only_when
         )
         until(lambda: lease_state(ledger, "small"))
         options = LiveOptions(
-            region="us", market=address, lease_s=LEASE_S, trade_refused=True, speed=60.0
+            region="us", market=address, lease_s=LEASE_S, trade_refused=True, speed=30.0
         )
         watch = HedgeOptions(
             "us", (urls["hk"],), "20.0", market=address, price=100.0, every_s=0.1, misses=2,
@@ -187,26 +198,23 @@ def test_a_lost_region_is_hedged_once_until_another_trades_on_and_back_only_when
             ExitStack() as home,  # as it comes back
         ):
             with working(lambda stop: trade_live(strategy, opened, options, stop=stop)) as traded:
+                until(lambda: all_are_up(route.url))
                 assert answered_by(route.url) == "hk"
                 market.close()  # the market first: else the other region may trade there
-                kill_while_it_holds(trader, ledger)
-                killed = time.monotonic()
+                ends_ms = kill_while_it_holds(trader, ledger)
                 hk.kill()
-                asked = time.monotonic()
-                assert answered_by(route.url) == "us"
-                assert time.monotonic() - asked < 1.0
+                assert answered_by(route.url) == "us"  # in time: else it would be none
                 until(lambda: any(look.standing == "fired" for look in looks))
-                assert time.monotonic() - killed > LEASE_S / 2  # not before the lease ended
+                assert ledger.rows(Hedge)[0].fired_at_ns >= ends_ms * 10**6
                 (order,) = ledger.rows(BrokerOrder, kind="hedge")
                 until(lambda: ledger.get(BrokerOrder, order.key).status == "sent")
                 assert (order.side, order.instrument.split()[2]) == ("buy", "P")
                 n_decisions = len(ledger.rows(LiveDecision))
-                home.enter_context(open_market(port_of(address)))
+                home.enter_context(open_market(ports[0]))
                 until(lambda: ledger.get(BrokerOrder, order.key).status == "cancelled")
                 until(lambda: len(ledger.rows(LiveDecision)) > n_decisions)
 
-                again = (*SERVER, str(port_of(urls["hk"])))
-                home.enter_context(command(folder, workspace, *again))
+                home.enter_context(command(folder, workspace, *SERVER, str(ports[1])))
                 until(lambda: answered_by(route.url) == "hk")
                 live = (*LIVE, "--market", address)
                 said(home.enter_context(command(folder, workspace, *live)), "hk stands by")
@@ -236,17 +244,17 @@ def renewed_for(ledger, turn, for_s):
 
 
 @pytest.mark.slow
-def test_a_region_that_comes_back_itself_has_its_hedge_cancelled_once_whoever_dies(there):
+def test_a_region_that_comes_back_itself_has_its_hedge_cancelled_once_whoever_dies(there, ports):
     folder, workspace = there
     with ExitStack() as stack, ExitStack() as market:
-        address = market.enter_context(open_market())
+        address = market.enter_context(open_market(ports[0]))
         live = (*LIVE, "--market", address)
         ledger = stack.enter_context(Workspace(workspace)).ledger
 
         def start(*words):
             return stack.enter_context(command(folder, workspace, *words))
 
-        hk, trader = start(*SERVER, "0"), start(*live)
+        hk, trader = start(*SERVER, str(ports[1])), start(*live)
         url = url_of(hk)
         watch = (*WATCH, "--server", url, "--market", address, "--misses", "2", "--paper-rests")
         until(lambda: lease_state(ledger, "small"))
@@ -259,8 +267,8 @@ def test_a_region_that_comes_back_itself_has_its_hedge_cancelled_once_whoever_di
         until(lambda: lease_state(ledger, "small").left_ms <= 0)  # let go of: hk may have it
         watching.kill()
 
-        stack.enter_context(open_market(port_of(address)))
-        start(*SERVER, str(port_of(url)))
+        stack.enter_context(open_market(ports[0]))
+        start(*SERVER, str(ports[1]))
         start(*live)
         until(lambda: trades(ledger, "hk"))
         assert lease_state(ledger, "small").token > order.token
@@ -290,7 +298,7 @@ def test_a_dry_run_says_what_an_outage_would_buy_and_sends_nothing(there, tmp_pa
 def hedge(folder, workspace, *words):
     line = [sys.executable, "-m", "trademl", "serve", "hedge", "--workspace", str(workspace)]
     line += ["--region", "us", "--spot", "20", "--server", "http://127.0.0.1:1", *words]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def torchrun(folder: Path, processes: int, *names: str) -> None:
     command += [f"--nproc-per-node={processes}", parallel_cases.__file__, str(folder), *names]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=400, check=False
+        command, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -182,7 +182,7 @@ def start(job: NetworkJob) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
-def wait_until(is_true, *, timeout_s: float = 120.0) -> None:
+def wait_until(is_true, *, timeout_s: float = 240.0) -> None:
     end = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < end, "it never came true"
@@ -217,7 +217,7 @@ def test_a_killed_worker_goes_on_to_the_same_losses(alone):
     wait_until(lambda: len(read_history(job.folder)) >= 1)
     _, (victim, *_) = workers(launcher.pid)
     os.kill(victim, signal.SIGKILL)
-    assert launcher.wait(timeout=240) == 0
+    assert launcher.wait(timeout=900) == 0
 
     unbroken = replace(
         job_of(alone, "alone", processes=1), training=job.training, folder=alone / "unbroken"
@@ -237,9 +237,9 @@ def test_nothing_outlives_the_launcher(alone, how):
     assert len(found) == 2
 
     launcher.send_signal(how)
-    launcher.communicate(timeout=60)
+    launcher.communicate(timeout=240)
 
-    wait_until(lambda: all(is_gone(pid) for pid in (agent, *found)), timeout_s=15)
+    wait_until(lambda: all(is_gone(pid) for pid in (agent, *found)))
 
 
 def test_the_error_of_a_worker_is_the_launchers(alone):

@@ -16,7 +16,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 def demo(*words: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "trademl", "demo", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def recording(name: str) -> Path:

@@ -54,7 +54,7 @@ TUNING = {
 
 def command(folder, *words):
     line = [sys.executable, "-m", "trademl", *map(str, words)]
-    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=240)
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 def answer(folder, *words):

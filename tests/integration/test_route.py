@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from running import one_line
-from serving_cases import Small
+from serving_cases import Small, port_of_ones_own
 from trademl.errors import ServeError
 from trademl.serve.client import predict
 from trademl.serve.routing.server import BackgroundRoute
@@ -44,7 +44,7 @@ class Sum:
 serve(ServedModel(Sum(), "m"), ServerConfig(port=0), on_ready=lambda url: print(url, flush=True))
 """
 ROW = np.ones((1, 2), np.float32)
-CUT_OFF_S = 1.0  # what the route promises
+CUT_OFF_MS = "1000"  # what the route promises
 
 
 @contextmanager
@@ -92,7 +92,7 @@ def ask(url, **headers):
         f"{url}/invocations", b"1,1", {"Content-Type": "text/csv", **headers}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -100,7 +100,7 @@ def ask(url, **headers):
 
 
 def get(url, path):
-    with urllib.request.urlopen(f"{url}{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"{url}{path}", timeout=60) as answer:
         return answer.read()
 
 
@@ -108,7 +108,7 @@ def standing(url):
     return {r["name"]: r for r in json.loads(get(url, "/regions"))["regions"]}
 
 
-def until(is_so, within_s=10.0):
+def until(is_so, within_s=60.0):
     deadline = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < deadline, "it never came to be"
@@ -120,33 +120,42 @@ def test_a_region_that_is_killed_or_hangs_is_replaced_within_a_second():
     with ExitStack() as stack:
         (hk, hk_url), (us, us_url) = (stack.enter_context(server_process()) for _ in range(2))
         with routed({"hk": hk_url, "us": us_url}) as route:
-            until(lambda: standing(route.url)["hk"]["is_up"])
+            until(lambda: all(region["is_up"] for region in standing(route.url).values()))
             assert {ask(route.url)[1]["X-Trademl-Region"] for _ in range(20)} <= {"hk", "us"}
             os.kill(hk.pid, signal.SIGSTOP)
-            assert_answered_by(route.url, "us")
-            until(lambda: not standing(route.url)["hk"]["is_up"])
+            assert_answered_by(route.url, "us", gone="hk")
             os.kill(hk.pid, signal.SIGCONT)
             until(lambda: standing(route.url)["hk"]["is_available"])
             back = standing(route.url)["hk"]
             assert back["last_failure_at"] < back["since"] <= back["last_failure_over_at"]
             os.kill(us.pid, signal.SIGKILL)
-            assert_answered_by(route.url, "hk")
+            assert_answered_by(route.url, "hk", gone="us")
             os.kill(hk.pid, signal.SIGKILL)
             until(lambda: ask(route.url)[1]["X-Trademl-Region"] == "none")
 
 
-def assert_answered_by(url, region):
+def assert_answered_by(url, region, gone):
     """Every question from now on is answered, within a second, and soon by that region alone."""
-    others = 0
     for _ in range(60):
-        began = time.monotonic()
-        status, headers, body = ask(url, **{"X-Trademl-Deadline-Ms": "5000"})
-        took_s = time.monotonic() - began
-        assert (status, json.loads(body)["predictions"][0]["score"]) == (200, 2.0)
-        assert headers["X-Trademl-Region"] == region
-        assert took_s < CUT_OFF_S
-        others += took_s > CUT_OFF_S / 4
-    assert others <= 3  # then nobody waits for the one that is gone
+        assert_has_answered(region, ask(url, **{"X-Trademl-Deadline-Ms": CUT_OFF_MS}))
+    until(lambda: not standing(url)[gone]["is_up"])
+    before = asked_for_nothing(url)
+    for _ in range(60):
+        assert_has_answered(region, ask(url, **{"X-Trademl-Deadline-Ms": CUT_OFF_MS}))
+    assert asked_for_nothing(url) == before  # then nobody waits for the one that is gone
+
+
+def assert_has_answered(region, asked):
+    """A region's name in an answer says that it came before the deadline: else it is none."""
+    status, headers, body = asked
+    assert headers["X-Trademl-Region"] == region
+    assert (status, json.loads(body)["predictions"][0]["score"]) == (200, 2.0)
+
+
+def asked_for_nothing(url):
+    """Return how many second questions there were, and what each region failed or was left at."""
+    names = r"^trademl_route_(?:hedges|region_failures|region_given_up)_total.*"
+    return re.findall(names, get(url, "/metrics").decode(), re.M)
 
 
 def test_a_region_behind_a_black_hole_is_found_out_and_left_alone():
@@ -155,7 +164,7 @@ def test_a_region_behind_a_black_hole_is_found_out_and_left_alone():
         BackgroundServer(ServedModel(Small(), "m")) as server,
         routed({"hk": nowhere, "us": server.url}) as route,
     ):
-        assert_answered_by(route.url, "us")
+        assert_answered_by(route.url, "us", gone="hk")
         assert "/ping took more than" in standing(route.url)["hk"]["last_failure"]
 
 
@@ -391,12 +400,12 @@ def test_a_route_logs_its_requests_under_the_id_that_its_region_logs(tmp_path, c
 
 
 def test_a_route_logs_when_a_region_goes_away_and_is_back(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    there = ServerConfig(port=port)
-    with route_process(tmp_path, "--region", f"hk=http://127.0.0.1:{port}") as (_, log):
+    with (
+        port_of_ones_own() as port,
+        route_process(tmp_path, "--region", f"hk=http://127.0.0.1:{port}") as (_, log),
+    ):
         for n in (1, 2):
-            with BackgroundServer(ServedModel(Small(), "m"), there):
+            with BackgroundServer(ServedModel(Small(), "m"), ServerConfig(port=port)):
                 until(lambda n=n: log().count("info region hk is back region=hk") == n)
             away = "warning region hk is away: nothing answers there region=hk"
             until(lambda n=n, away=away: log().count(away) == n)

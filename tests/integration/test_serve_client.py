@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from serving_cases import port_of_ones_own
 from trademl.errors import ServeError
 from trademl.serve import questions
 from trademl.serve.client import ping, predict
@@ -66,14 +68,25 @@ def server_that_says(*answers):
         for answer in answers:
             client, _ = listener.accept()
             with client:
-                client.recv(65_536)
+                read_request(client)
                 client.sendall(answer)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     with listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    thread.join(timeout=10)
+    thread.join(timeout=60)
+
+
+def read_request(client):
+    """Read all of it: who closes before is taken for one who cut the connection."""
+    received = b""
+    while part := client.recv(65_536):
+        received += part
+        head, is_whole, body = received.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if is_whole and len(body) >= int(length[1] if length else 0):
+            return
 
 
 def ok(body, head=b"Content-Type: application/json\r\n"):
@@ -158,11 +171,10 @@ def test_the_servers_own_words_are_quoted(url):
 
 
 def test_nothing_there_is_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-
-    with pytest.raises(ServeError, match=f"nothing answers at {url}: start a server there"):
-        predict(url, ONE_ROW)
+    with port_of_ones_own() as port:
+        url = f"http://127.0.0.1:{port}"
+        with pytest.raises(ServeError, match=f"nothing answers at {url}: start a server there"):
+            predict(url, ONE_ROW)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +199,7 @@ def test_nothing_there_is_one_line():
 )
 def test_a_server_that_misbehaves_is_one_line(answer, message):
     with server_that_says(answer) as url, pytest.raises(ServeError, match=message) as caught:
-        predict(url, ONE_ROW, timeout_s=10)
+        predict(url, ONE_ROW, timeout_s=60)
 
     assert "\n" not in str(caught.value)
 
@@ -204,7 +216,7 @@ ROW_ANSWER = b'{"predictions":[{"score":0.5,"predicted_label":1}]}'
 
 def test_a_connection_closed_between_requests_is_opened_again():
     with server_that_says(ok(ROW_ANSWER), ok(ROW_ANSWER)) as url:
-        predictions = predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=10)
+        predictions = predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=60)
 
     np.testing.assert_array_equal(predictions.score_N, [0.5, 0.5])
     assert predictions.model_id == ""
@@ -216,7 +228,7 @@ def test_a_model_that_changes_midway_is_an_error():
         for name in (b"old", b"new")
     ]
     with server_that_says(*answers) as url, pytest.raises(ServeError, match="from old to new"):
-        predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=10)
+        predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=60)
 
 
 class Shares(Mean):
@@ -242,11 +254,11 @@ def test_scores_of_several_classes_are_understood(features, accept):
 def test_scores_that_differ_in_number_are_an_error():
     both = b'{"predictions":[{"score":[0.5,0.5]},{"score":[1]}]}'
     with server_that_says(ok(both)) as url, pytest.raises(ServeError, match="understood"):
-        predict(url, np.zeros((2, D), np.float32), timeout_s=10)
+        predict(url, np.zeros((2, D), np.float32), timeout_s=60)
 
     answers = [ok(b'{"predictions":[{"score":%b}]}' % score) for score in (b"[0.5,0.5]", b"0.5")]
     with server_that_says(*answers) as url, pytest.raises(ServeError, match="number of classes"):
-        predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=10)
+        predict(url, np.zeros((2, D), np.float32), batch_rows=1, timeout_s=60)
 
 
 def test_the_strategy_that_is_named_answers():

@@ -12,6 +12,7 @@ import pytest
 from serving_cases import (
     add_artifact,
     ask,
+    away,
     metrics,
     open_ledger,
     put_behind,
@@ -156,12 +157,9 @@ def test_a_ledger_that_is_away_is_counted_apart_and_comes_back(shop, tmp_path, c
     _, ledger, one, two = shop
     put_behind(ledger, two, endpoint="other")  # all is in the database when it goes
     with following(shop) as server:
-        (tmp_path / "ledger.db").rename(tmp_path / "aside.db")
-        (tmp_path / "ledger.db").mkdir()
-        wait_for_metric(server, AWAY, "3")
-        found, refusals = answered(server), metrics(server)[REFUSED]
-        (tmp_path / "ledger.db").rmdir()
-        (tmp_path / "aside.db").rename(tmp_path / "ledger.db")
+        with away(tmp_path / "ledger.db"):
+            wait_until(lambda: int(metrics(server)[AWAY]) >= 3)
+            found, refusals = answered(server), metrics(server)[REFUSED]
         put_behind(ledger, two)
         wait_for_metric(server, SWAPS, "1")
 

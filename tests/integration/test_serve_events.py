@@ -6,7 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving_cases import Big, Small, ask, linear_model, metrics, wait_for_metric, wait_until
+from serving_cases import (
+    Big,
+    Small,
+    ask,
+    away,
+    linear_model,
+    metrics,
+    wait_for_metric,
+    wait_until,
+)
 from trademl.ledger import Ledger
 from trademl.ledger.serving_tables import ServingEvent
 from trademl.serve import model_pool
@@ -43,7 +52,7 @@ def ladder(big, **rules):
 def push_down(running, big, pool):
     """Ask more than a model that does not answer can bear; return how many were answered 200."""
     big.may_go.clear()
-    asked = [pool.submit(ask, running, b"1,%d" % n, X_Trademl_Deadline_Ms="1000") for n in range(8)]
+    asked = [pool.submit(ask, running, b"1,%d" % n, X_Trademl_Deadline_Ms="9000") for n in range(8)]
     wait_for_metric(running, 'trademl_level{strategy="btc"}', "1")
     big.may_go.set()
     return [a.result()[0] for a in asked].count(200)
@@ -76,18 +85,14 @@ def test_every_step_on_the_ladder_is_in_the_ledger(big, ledger):
 
 def test_a_ledger_that_is_away_costs_no_answer_and_gets_its_events_later(big, ledger, tmp_path):
     events = EventWriter(ledger_events(ledger, "here"), retry_s=0.01)
-    aside, path = tmp_path / "aside.db", tmp_path / "ledger.db"
     with (
         events,
         BackgroundServer(ladder(big), events=events) as running,
         ThreadPoolExecutor(8) as pool,
     ):
-        path.rename(aside)
-        path.mkdir()
-        n_answered = push_down(running, big, pool)
-        waiting = metrics(running)["trademl_ledger_events_waiting"]
-        path.rmdir()
-        aside.rename(path)
+        with away(tmp_path / "ledger.db"):
+            n_answered = push_down(running, big, pool)
+            waiting = metrics(running)["trademl_ledger_events_waiting"]
         wait_until(lambda: events.n_waiting == 0)
 
     assert n_answered == 8

@@ -48,7 +48,7 @@ def connected(where):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bodies_and_idle_connections_have_the_limits_of_the_command_line(tmp_path, kind):
-    with serving(tmp_path, *kind, "--max-body-mib", "8", "--timeout-s", "1") as where:
+    with serving(tmp_path, *kind, "--max-body-mib", "8", "--timeout-s", "3") as where:
         assert [status_of(where, n * MIB) for n in (7, 9)] == [405, 413]
         with connected(where) as idle:
             assert idle.recv(100) == b""
@@ -57,7 +57,7 @@ def test_bodies_and_idle_connections_have_the_limits_of_the_command_line(tmp_pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_connections_and_slow_requests_have_the_limits_of_the_command_line(tmp_path, kind):
     with (
-        serving(tmp_path, *kind, "--max-connections", "1", "--timeout-s", "0.5") as where,
+        serving(tmp_path, *kind, "--max-connections", "1", "--timeout-s", "3") as where,
         connected(where) as first,
     ):
         first.sendall(b"GET /met")

@@ -52,7 +52,7 @@ def test_the_command_follows_its_ledger_and_writes_what_happened(shop):
         wait_for_metric(server, 'trademl_model_swaps_total{strategy="btc"}', "1")
         after = ask(server)[1]["X-Trademl-Model"]
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
     (event,) = ledger.rows(ServingEvent)
 
     assert (before, after) == (one.id, two.id)

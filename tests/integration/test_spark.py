@@ -182,7 +182,7 @@ def test_a_java_that_does_not_run_is_one_line(store, needs_spark, tmp_path):
         env={**os.environ, "JAVA_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert "trademl.errors.ConfigError: Spark does not start" in done.stderr.splitlines()[-1]
 

@@ -68,7 +68,7 @@ def test_spark_3_5_gives_the_cells_of_the_local_engine(store, needs_spark, pytho
         env={**os.environ, "PYTHONPATH": _without_site_packages(path)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == PYSPARK.partition("==")[2]

@@ -166,7 +166,7 @@ def test_serve_answers_and_predict_prints_what_the_model_scores(
         )
     finally:
         server.send_signal(signal.SIGTERM)
-        assert server.wait(40) == 0
+        assert server.wait(120) == 0
     model = load_model(workspace / "artifacts" / "model" / steps["select"]["id"] / "model.tar.gz")
     scores = [p["score"] for p in answers["predictions"]]
     np.testing.assert_allclose(scores, model.scores(features_ND), rtol=1e-6)
@@ -196,7 +196,7 @@ def test_a_ladder_and_models_over_http_are_served_from_the_command_line(
             ping(line.split()[-1])
         finally:
             server.send_signal(signal.SIGTERM)
-            assert server.wait(40) == 0
+            assert server.wait(120) == 0
 
 
 def test_predict_without_a_server_is_one_line(trademl, tmp_path):

@@ -180,7 +180,7 @@ def test_a_killed_walk_leaves_no_process_and_ends_as_an_unbroken_one(folder, unb
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, workers))
-    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     expected = unbroken["found"]
     assert json.loads(done.stdout) == {"id": expected.id, **expected.metrics}

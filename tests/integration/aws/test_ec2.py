@@ -63,7 +63,7 @@ def release(tmp_path: Path, *strategies: ServedStrategy, **changes: Any) -> Rele
 def install(found: Release, machine: dict[str, str], **env: str):
     return subprocess.run(
         ["bash", "-c", found.install], env={**machine, **env}, capture_output=True, text=True,
-        check=False, timeout=30,
+        check=False, timeout=300,
     )  # fmt: skip
 
 

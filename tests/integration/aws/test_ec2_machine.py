@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hosting_cases import AWS, HOSTING, score_of, served_strategy
+from serving_cases import port_of_ones_own
 from trademl.aws.ec2_release import Release, plan_release
 from trademl.aws.ec2_settings import Ec2Config
 from trademl.serve.freshness import Freshness
@@ -88,9 +88,9 @@ def machine(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
+def port() -> Iterator[int]:
+    with port_of_ones_own() as kept:
+        yield kept
 
 
 def release(

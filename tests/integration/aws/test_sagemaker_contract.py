@@ -418,14 +418,14 @@ def test_ctrl_c_asks_before_it_stops_anything(
         start_new_session=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(service.server.requests("DescribeTrainingJob")) < 4:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         if answer is not None:
             os.write(master, answer.encode())
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
         os.close(master)

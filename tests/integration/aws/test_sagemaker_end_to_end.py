@@ -51,7 +51,7 @@ class Container(TrainingService):
         command = [sys.executable, "-m", "trademl", "train", "--ml-root", str(self.root)]
         environment = {**os.environ, **request["Environment"]}
         done = subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=120
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, done.stderr
         self.log = done.stdout

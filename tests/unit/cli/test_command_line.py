@@ -15,7 +15,7 @@ HEAVY = {"pandas", "torch", "boto3", "pyarrow", "backtrader", "numpy", "numba", 
 
 def trademl(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "trademl", *words], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "trademl", *words], capture_output=True, text=True, timeout=300
     )
 
 

@@ -196,8 +196,8 @@ def test_after_failures_in_a_row_a_region_is_left_alone():
 
 @pytest.mark.parametrize(("is_up", "stays_up"), [(False, True), (True, False)])
 def test_a_region_that_is_away_has_time_to_open_a_connection(is_up, stays_up):
-    route = replace(ROUTE, health_timeout_s=0.05, fall=1)
-    far = region("us", Fake(0.1), route=route)
+    route = replace(ROUTE, health_timeout_s=0.25, fall=1)
+    far = region("us", Fake(0.5), route=route)
     far.is_up = is_up
     with asyncio.Runner() as runner:
         runner.run(far.look())

@@ -161,7 +161,7 @@ def test_of_two_promotions_that_saw_the_same_champion_one_wins(ledger, monkeypat
 
     def read_then_wait(*arguments):
         found = real(*arguments)
-        both_have_read.wait(10)
+        both_have_read.wait(60)
         return found
 
     monkeypatch.setattr(registry, "_last_gate", read_then_wait)
