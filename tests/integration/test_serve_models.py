@@ -10,9 +10,12 @@ import numpy as np
 import orjson
 import pytest
 
+from hosting_cases import score_of, served_strategy
 from trademl.errors import ServeError
 from trademl.serve.client import predict
+from trademl.serve.freshness import Freshness
 from trademl.serve.server import BackgroundServer, ServerConfig
+from trademl.serve.serving_folder import write_serving
 from trademl.train.model import LinearModel, save_model
 
 
@@ -186,3 +189,54 @@ def test_the_client_asks_a_model_by_its_name(server, folder):
         predict(server.url, rows_ND, model="b/c")
     with pytest.raises(ServeError, match="has models only: ask /models/{name}/invoke"):
         predict(server.url, rows_ND)
+
+
+MEAN_ROW = np.array([[0.1, 0.0, -0.2]], np.float32)  # of the models of `served_strategy`
+
+
+def unpacked(folder, *strategies):
+    """Return a serving folder below the server's, as the platform unpacks its archive."""
+    write_serving(strategies, folder / "serving.tar.gz", {})
+    target = folder / "serving" / "model"
+    with tarfile.open(folder / "serving.tar.gz") as tar:
+        tar.extractall(target, filter="data")
+    return target
+
+
+def test_a_folder_says_what_its_model_is_called_and_by_which_rules_it_answers(server, folder):
+    freshness = Freshness(max_spread=0.5)
+    strategy = served_strategy(folder / "store", "es", 0.75, mode="shadow", freshness=freshness)
+
+    assert load(server, "opaque", unpacked(folder, strategy))[0] == 200
+    found = predict(server.url, MEAN_ROW, model="opaque")
+    headers = {"Content-Type": "text/csv", "X-Trademl-On-Abstain": "error"}
+    wide = call(
+        server, "POST", "/models/opaque/invoke", b"1,1,1", **headers, **{"X-Trademl-Spread": "0.6"}
+    )
+
+    assert (found.model_id, found.mode) == (strategy.ladder[0].id, "shadow")
+    assert found.score_N[0] == pytest.approx(score_of(0.75), abs=1e-6)
+    assert (wide[0], "spread" in wide[1]["error"]) == (422, True)
+
+
+def test_a_folder_of_a_ladder_is_refused_with_the_number_of_its_models(server, folder):
+    status, answer = load(
+        server, "one", unpacked(folder, served_strategy(folder / "store", "es", 0.5, 0.25))
+    )
+
+    assert status == 400
+    assert "serving.json lists 2 models, expected one" in answer["error"]
+    assert call(server, "GET", "/models") == (200, {"models": []})
+
+
+def test_a_model_of_a_folder_that_links_out_of_it_is_refused(server, folder, tmp_path_factory):
+    target = unpacked(folder, served_strategy(folder / "store"))
+    (archive,) = (target / "models").iterdir()
+    outside = tmp_path_factory.mktemp("outside") / "m.tar.gz"
+    archive.rename(outside)
+    archive.symlink_to(outside)
+
+    status, answer = load(server, "one", target)
+
+    assert status == 400
+    assert "leads out of" in answer["error"]

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from trademl.aws.hosted_models import (
+    HostedModel,
+    SharedModel,
+    model_request,
+    sagemaker_name,
+    tags,
+)
 from trademl.aws.hosting import (
     HostingConfig,
     capture_config,
@@ -20,55 +26,15 @@ from trademl.aws.hosting import (
 from trademl.aws.names import TRAINING_LIMIT, check_name
 from trademl.aws.prices import PriceTable
 from trademl.aws.settings import AwsConfig, check_launchable
+from trademl.errors import ConfigError
 from trademl.serve.served import Mode
-from trademl.serve.serving_folder import model_files
 from trademl.serve.strategies import ServedStrategy
 from trademl.store.artifacts import Artifact
-from trademl.store.identity import artifact_id, digest_file
+from trademl.store.identity import digest_file
 from trademl.train.model_archive import MODEL_FILE
 
 MAIN, SHADOW = "main", "shadow"
 Describe = Callable[[Artifact, Mode], tuple[ServedStrategy, Artifact]]
-
-
-@dataclass(frozen=True)
-class HostedModel:
-    """A model as SageMaker holds it: its archive in S3, an image, and a name made of both.
-
-    Parameters
-    ----------
-    artifact_id : str
-    archive : Path
-        Here; it is sent to ``uri``.
-    name, uri, image : str
-    mode : {"live", "shadow"}
-        What its answers say of it.
-    workers : int
-        Processes of its container.
-    strategy : ServedStrategy, optional
-        What the archive is the serving folder of; it holds the bare model where there is none.
-    """
-
-    artifact_id: str
-    archive: Path
-    name: str
-    uri: str
-    image: str
-    mode: Mode
-    workers: int = 1
-    strategy: ServedStrategy | None = None
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """The archives of the models that may answer, by id, biggest first."""
-        if self.strategy is None:
-            return {self.artifact_id: self.archive}
-        return {model.id: Path(model.location) for model in model_files(self.strategy)}
-
-    @property
-    def folder(self) -> str:
-        """Address below which the archive lies."""
-        return self.uri.rpartition("/")[0]
 
 
 @dataclass(frozen=True)
@@ -78,7 +44,7 @@ class EndpointPlan:
     Parameters
     ----------
     endpoint, strategy : str
-    model : HostedModel
+    model : HostedModel or SharedModel
         What is deployed.
     mode : {"live", "shadow"}
         A shadow model is sent copies of requests, and nobody sees its answers.
@@ -88,7 +54,7 @@ class EndpointPlan:
 
     endpoint: str
     strategy: str
-    model: HostedModel
+    model: HostedModel | SharedModel
     mode: Mode
     live: HostedModel | None
     aws: AwsConfig
@@ -98,15 +64,15 @@ class EndpointPlan:
     def config_name(self) -> str:
         """Name of the endpoint configuration."""
         given = {"variants": self._variants, "kms": self.aws.volume_kms_key}
-        return _name("config", given | self._capture)
+        return sagemaker_name("config", given | self._capture)
 
     @property
-    def models(self) -> tuple[HostedModel, ...]:
+    def models(self) -> tuple[HostedModel | SharedModel, ...]:
         """Models that must be there, the answering one first."""
         return (self.live, self.model) if self.live else (self.model,)
 
     @property
-    def answering(self) -> HostedModel:
+    def answering(self) -> HostedModel | SharedModel:
         """The model whose answers callers see."""
         return self.models[0]
 
@@ -130,7 +96,9 @@ class EndpointPlan:
         uri, key = self.aws.uri("capture"), self.aws.output_kms_key
         return {"DataCaptureConfig": capture_config(self.hosting, uri, key)}
 
-    def _variant(self, name: str, model: HostedModel, weight: float) -> dict[str, Any]:
+    def _variant(
+        self, name: str, model: HostedModel | SharedModel, weight: float
+    ) -> dict[str, Any]:
         return {
             "VariantName": name,
             "ModelName": model.name,
@@ -140,7 +108,7 @@ class EndpointPlan:
             "ContainerStartupHealthCheckTimeoutInSeconds": self.hosting.startup_timeout_s,
         }
 
-    def model_request(self, model: HostedModel) -> dict[str, Any]:
+    def model_request(self, model: HostedModel | SharedModel) -> dict[str, Any]:
         """Return the request of ``CreateModel``."""
         return model_request(model, self.aws, self.strategy)
 
@@ -151,7 +119,7 @@ class EndpointPlan:
             "EndpointConfigName": self.config_name,
             **self._variants,
             **self._capture,
-            "Tags": _tags(self.aws, self.model, self.strategy),
+            "Tags": tags(self.aws, self.model, self.strategy),
         }
         if self.aws.volume_kms_key:
             found["KmsKeyId"] = self.aws.volume_kms_key
@@ -160,7 +128,7 @@ class EndpointPlan:
     @property
     def create_request(self) -> dict[str, Any]:
         """The request of ``CreateEndpoint``, where there is none of the name."""
-        return {**self._named(), "Tags": _tags(self.aws, self.model, self.strategy)}
+        return {**self._named(), "Tags": tags(self.aws, self.model, self.strategy)}
 
     @property
     def update_request(self) -> dict[str, Any]:
@@ -207,8 +175,6 @@ def plan_endpoint(
     ConfigError
         If ``[aws]`` or ``[hosting]`` lacks something, or a shadow model has nothing beside it.
     """
-    from trademl.errors import ConfigError
-
     check_launchable(aws)
     check_hostable(hosting)
     if mode == "shadow" and live is None:
@@ -240,29 +206,8 @@ def hosted_model(
     if hosting.workers > 1:
         given["workers"] = str(hosting.workers)
     uri = aws.uri("serving" if strategy else "models", sent.id, digest, MODEL_FILE)
-    name = _name("model", given)
+    name = sagemaker_name("model", given)
     return HostedModel(model.id, archive, name, uri, hosting.image, mode, hosting.workers, strategy)
-
-
-def model_request(model: HostedModel, aws: AwsConfig, strategy: str) -> dict[str, Any]:
-    """Return the request of ``CreateModel``."""
-    container = {"Image": model.image, "ModelDataUrl": model.uri}
-    environment = {"TRADEML_MODEL_ID": model.artifact_id, "TRADEML_MODEL_MODE": model.mode}
-    if model.workers > 1:
-        environment["SAGEMAKER_MODEL_SERVER_WORKERS"] = str(model.workers)
-    found: dict[str, Any] = {
-        "ModelName": model.name,
-        "PrimaryContainer": {**container, "Environment": environment},
-        "ExecutionRoleArn": aws.role_arn,
-        "EnableNetworkIsolation": aws.network_isolation,
-        "Tags": _tags(aws, model, strategy),
-    }
-    if aws.subnets:
-        found["VpcConfig"] = {
-            "Subnets": list(aws.subnets),
-            "SecurityGroupIds": list(aws.security_groups),
-        }
-    return found
 
 
 def hourly_cost(plan: EndpointPlan, prices: PriceTable) -> str:
@@ -277,12 +222,3 @@ def hourly_cost(plan: EndpointPlan, prices: PriceTable) -> str:
         f"{hour:.4g} USD an hour, {hour * 730:.2f} USD a month, until it is deleted: {machines}, "
         f"at the price of training on it in {plan.aws.region} as of {prices.as_of}"
     )
-
-
-def _tags(aws: AwsConfig, model: HostedModel, strategy: str) -> list[dict[str, str]]:
-    own = {"trademl:model": model.artifact_id, "trademl:strategy": strategy or "-"}
-    return [{"Key": key, "Value": value} for key, value in {**own, **(aws.tags or {})}.items()]
-
-
-def _name(kind: str, given: dict[str, Any]) -> str:
-    return f"trademl-{artifact_id(kind, {}, given, code='1')}"

@@ -2,33 +2,28 @@
 
 What runs in the end is what SageMaker describes, not what was asked for: the configuration, each
 variant's machines and weight, the digest of its image and the address of its model are compared,
-and one prediction is held against the score of the same model here.
+below the prefix of a multi-model endpoint the digest of every archive, and one prediction of each
+model is held against the score of the same model here.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trademl.aws.clients import client
 from trademl.aws.endpoint_plan import EndpointPlan
+from trademl.aws.endpoint_smoke import smoke_predictions
 from trademl.aws.failures import aws_errors, code_of, is_not_found
-from trademl.aws.invoking import invoke
-from trademl.aws.upload import upload_files
+from trademl.aws.hosted_models import SharedModel
+from trademl.aws.upload import check_uploaded, upload_files
 from trademl.errors import CloudError
 from trademl.ports import Progress, Silent
-from trademl.serve.formats import JSON
-from trademl.serve.smoke import TOLERANCE
-from trademl.serve.smoke_files import NETWORK_TOLERANCE
-from trademl.train.model import LinearModel, load_binary_model
 
-SMOKE_TRIES, SMOKE_S = 30, 2.0
 Sleep = Callable[[float], None]
 
 
@@ -44,13 +39,24 @@ class EndpointClients:
 
 @dataclass(frozen=True)
 class DeployedEndpoint:
-    """What stands, as SageMaker describes it."""
+    """What stands, as SageMaker describes it.
+
+    Parameters
+    ----------
+    scores : mapping of str to float
+        Of the smoke predictions: by strategy of a multi-model endpoint, else by model.
+    """
 
     endpoint: str
     config: str
     change: str
     variants: tuple[Mapping[str, Any], ...]
-    score: float
+    scores: Mapping[str, float]
+
+    @property
+    def score(self) -> float:
+        """That of the only model, or of the first."""
+        return next(iter(self.scores.values()))
 
 
 @dataclass
@@ -93,15 +99,17 @@ def deploy_endpoint(
     _check_alarms(plan, clients)
     before = find_endpoint(plan.endpoint, clients.sagemaker)
     _check_state(plan, before)
+    _check_kind(plan, before, clients.sagemaker)
     made = _Made()
     try:
         change = _apply(plan, clients, before, made, progress, sleep)
         variants = check_running(plan, clients)
-        score = smoke_prediction(plan, clients, sleep)
+        _check_archives(plan, clients)
+        scores = smoke_predictions(plan, clients.runtime, sleep)
     except CloudError as error:
         left = _unmake(made, progress)
         raise CloudError(f"{error}; {left}") from error
-    return DeployedEndpoint(plan.endpoint, plan.config_name, change, variants, score)
+    return DeployedEndpoint(plan.endpoint, plan.config_name, change, variants, scores)
 
 
 def find_endpoint(name: str, sagemaker: Any) -> dict[str, Any] | None:
@@ -147,8 +155,7 @@ def _make_parts(
     """Bring archives, models and the configuration that are not there yet."""
     sagemaker = clients.sagemaker
     for model in plan.models:
-        archive = {model.archive.name: model.archive}
-        upload_files(archive, model.folder, plan.aws, clients.s3, progress)
+        upload_files(model.sent, model.folder, plan.aws, clients.s3, progress)
         name = model.name
         if _find(sagemaker, "model", ModelName=name) is None:
             with aws_errors(f"making model {name}"):
@@ -216,12 +223,20 @@ def check_running(plan: EndpointPlan, clients: EndpointClients) -> tuple[Mapping
         described = _find(clients.sagemaker, "model", ModelName=model.name) or {}
         container = described.get("PrimaryContainer", {})
         _same(f"model data of {name}", container.get("ModelDataUrl"), model.uri)
+        _same(f"kind of model of {name}", _is_shared(container), model.is_shared)
         variants.append(
             {"name": name, "model": model.artifact_id, "model_arn": described.get("ModelArn"),
              "image": image, "weight": runs.get("CurrentWeight"),
              "instances": runs.get("CurrentInstanceCount")}
         )  # fmt: skip
     return tuple(variants)
+
+
+def _check_archives(plan: EndpointPlan, clients: EndpointClients) -> None:
+    """Refuse a prefix that holds another archive than was sent, or one more: it could be asked."""
+    for model in plan.models:
+        if isinstance(model, SharedModel):
+            check_uploaded(model.digests, model.folder, plan.aws, clients.s3)
 
 
 def _check_image(name: str, runs: Mapping[str, Any], image: str) -> str:
@@ -232,67 +247,6 @@ def _check_image(name: str, runs: Mapping[str, Any], image: str) -> str:
     if "@sha256:" in image:
         _same(f"digest of {name}", resolved.rpartition("@")[2], image.rpartition("@")[2])
     return resolved
-
-
-def smoke_prediction(
-    plan: EndpointPlan, clients: EndpointClients, sleep: Sleep = time.sleep
-) -> float:
-    """Return the endpoint's score of one row, if it is the score that its model gives here.
-
-    Of a ladder the answer says which model gave it; the biggest must have answered in the end, but
-    under load.
-
-    Raises
-    ------
-    CloudError
-        If the endpoint does not answer, answers something else, or its biggest model never does.
-    """
-    files = plan.answering.files
-    loaded = {model: load_binary_model(path) for model, path in files.items()}
-    biggest, smallest = next(iter(files)), next(reversed(files))
-    features_1D = np.asarray(loaded[smallest].mean_D, np.float32)[None]
-    for _ in range(SMOKE_TRIES):
-        model, score, reason = _ask(plan, clients, features_1D)
-        if model not in loaded:
-            raise CloudError(
-                f"endpoint {plan.endpoint} answers by {model}: it serves another model"
-            )
-        expected = float(loaded[model].scores(features_1D)[0])
-        is_linear = isinstance(loaded[model], LinearModel)
-        if abs(score - expected) > (TOLERANCE if is_linear else NETWORK_TOLERANCE):
-            raise CloudError(
-                f"endpoint {plan.endpoint} scores {score:.6f} where {model} scores "
-                f"{expected:.6f} here: it serves another model"
-            )
-        if model == biggest or reason == "load":
-            return score
-        sleep(SMOKE_S)
-    raise CloudError(
-        f"endpoint {plan.endpoint} is answered by {model} alone: its biggest model {biggest} does "
-        "not come up, the container's log says why"
-    )
-
-
-def _ask(
-    plan: EndpointPlan, clients: EndpointClients, features_1D: NDArray[np.float32]
-) -> tuple[str, float, str]:
-    """Return which model answered one row, its score, and the reason why it was that model."""
-    hosted = plan.answering
-    body = json.dumps({"instances": [{"features": features_1D[0].tolist()}]}).encode()
-    asked = {"ContentType": JSON}
-    if hosted.strategy is not None:
-        asked["CustomAttributes"] = (
-            "trademl-explain=true;trademl-deadline-ms=9000;"
-            f"trademl-feature-time-ns={time.time_ns()}"
-        )
-    answer, _ = invoke(clients.runtime, plan.endpoint, body, **asked)
-    try:
-        found = json.loads(answer)
-        said = {"model": hosted.artifact_id, "reason": ""}
-        said = said if hosted.strategy is None else found["trademl"]
-        return said["model"], float(found["predictions"][0]["score"]), said["reason"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise CloudError(f"endpoint {plan.endpoint} answers no prediction: {error}") from error
 
 
 def _check_state(plan: EndpointPlan, before: Mapping[str, Any] | None) -> None:
@@ -307,6 +261,29 @@ def _check_state(plan: EndpointPlan, before: Mapping[str, Any] | None) -> None:
         f"endpoint {plan.endpoint} is {before['EndpointStatus']}, expected InService: wait for its "
         "change to end; one that has failed is deleted with aws sagemaker delete-endpoint"
     )
+
+
+def _check_kind(plan: EndpointPlan, before: Mapping[str, Any] | None, sagemaker: Any) -> None:
+    """Refuse to put several models where callers name none, or one where they name theirs."""
+    if before is None or before["EndpointConfigName"] == plan.config_name:
+        return
+    name = before["EndpointConfigName"]
+    config = _find(sagemaker, "endpoint_config", EndpointConfigName=name) or {}
+    models = [variant["ModelName"] for variant in config.get("ProductionVariants", [])]
+    found = [_find(sagemaker, "model", ModelName=model) or {} for model in models]
+    is_shared = any(_is_shared(model.get("PrimaryContainer", {})) for model in found)
+    if is_shared == plan.answering.is_shared or not any(found):  # deleted behind its back
+        return
+    kinds = {True: "a multi-model endpoint", False: "an endpoint of one model"}
+    says = {True: "name their model", False: "name no model"}
+    raise CloudError(
+        f"endpoint {plan.endpoint} is {kinds[is_shared]}, whose callers {says[is_shared]}: set "
+        f"another hosting.endpoint for {kinds[not is_shared]}, or delete that one first"
+    )
+
+
+def _is_shared(container: Mapping[str, Any]) -> bool:
+    return bool(container.get("Mode") == "MultiModel")
 
 
 def _check_alarms(plan: EndpointPlan, clients: EndpointClients) -> None:

@@ -6,6 +6,8 @@ and which model answered is read from the body.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,7 @@ from trademl.ports import Progress
 from trademl.serve.formats import JSON, RECORDIO
 from trademl.serve.questions import Floats, Predictions, ask_all, error_text, read_scores
 
+LOAD_TRIES, LOAD_S = 40, 10.0  # SageMaker goes on loading a model for six minutes
 _ATTRIBUTES = "trademl-on-abstain=error;trademl-explain=true"
 
 
@@ -53,7 +56,7 @@ def predict_on_endpoint(
     """
     runtime = client("sagemaker-runtime", region)
     target = {"TargetModel": model, "TargetVariant": variant}
-    asked = {name: value for name, value in target.items() if value}
+    asked: dict[str, Any] = {name: value for name, value in target.items() if value}
     when = "" if feature_time_ns is None else f";trademl-feature-time-ns={feature_time_ns}"
     asked |= {"ContentType": content_type, "CustomAttributes": _ATTRIBUTES + when}
     return ask_all(
@@ -66,8 +69,17 @@ def predict_on_endpoint(
     )
 
 
-def invoke(runtime: Any, endpoint: str, body: bytes, **asked: str) -> tuple[bytes, str]:
+def invoke(
+    runtime: Any,
+    endpoint: str,
+    body: bytes,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    **asked: str,
+) -> tuple[bytes, str]:
     """Return body and content type of an endpoint's answer.
+
+    A model that a multi-model endpoint has not loaded yet is waited for.
 
     Parameters
     ----------
@@ -82,11 +94,26 @@ def invoke(runtime: Any, endpoint: str, body: bytes, **asked: str) -> tuple[byte
     from botocore.exceptions import ClientError
 
     with aws_errors(f"asking endpoint {endpoint}"):
-        try:
-            answer = runtime.invoke_endpoint(EndpointName=endpoint, Accept=JSON, Body=body, **asked)
-            return answer["Body"].read(), str(answer.get("ContentType", JSON)).partition(";")[0]
-        except ClientError as error:
-            raise CloudError(f"endpoint {endpoint}{_refusal(error)}") from error
+        for _ in range(LOAD_TRIES):
+            try:
+                answer = runtime.invoke_endpoint(
+                    EndpointName=endpoint, Accept=JSON, Body=body, **asked
+                )
+                return answer["Body"].read(), str(answer.get("ContentType", JSON)).partition(";")[0]
+            except ClientError as error:
+                if code_of(error) != "ModelNotReadyException":
+                    where = f"endpoint {endpoint}{_named(asked)}"
+                    raise CloudError(f"{where}{_refusal(error)}") from error
+            sleep(LOAD_S)
+    raise CloudError(
+        f"endpoint {endpoint}{_named(asked)} has not loaded the model within "
+        f"{LOAD_TRIES * LOAD_S:.0f} s: its container's log says why"
+    )
+
+
+def _named(asked: dict[str, str]) -> str:
+    """Return which model of several was asked."""
+    return f" ({asked['TargetModel']})" if "TargetModel" in asked else ""
 
 
 def _refusal(error: Any) -> str:
@@ -102,7 +129,7 @@ def _refusal(error: Any) -> str:
 
 
 def _ask(
-    runtime: Any, endpoint: str, body: bytes, n_rows: int, *, asked: dict[str, str]
+    runtime: Any, endpoint: str, body: bytes, n_rows: int, *, asked: dict[str, Any]
 ) -> Predictions:
     answer, content_type = invoke(runtime, endpoint, body, **asked)
     score_N, label_N = read_scores(answer, content_type, n_rows)

@@ -14,8 +14,9 @@ from typing import Any
 
 from trademl.aws.budget import Estimate, check_budget
 from trademl.aws.clients import Clients, open_clients
-from trademl.aws.endpoint_plan import HostedModel, hosted_model, model_request
+from trademl.aws.endpoint_plan import hosted_model
 from trademl.aws.failures import aws_errors, is_not_found
+from trademl.aws.hosted_models import HostedModel, model_request
 from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.kinds import FINISHED, JobKind
 from trademl.aws.names import TRAINING_LIMIT, attempt_name, check_name

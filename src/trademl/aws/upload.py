@@ -6,6 +6,7 @@ that is there is the right one. An upload that was cut short goes on with what i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,6 +99,48 @@ def upload_files(
                 _put(copy, name, path, digest)
             progress.advance(number, len(files))
     progress.done(f"{len(files)} files")
+
+
+def check_uploaded(digests: Mapping[str, str], uri: str, config: AwsConfig, s3: Any) -> None:
+    """Return if exactly these files lie below an address, each with its SHA-256; they are read.
+
+    Raises
+    ------
+    CloudError
+        The message names what is missing, is of another digest, or lies there besides.
+    """
+    folder = uri.removeprefix(f"s3://{config.bucket}/")
+    copy = Destination(s3, config.bucket, folder, config.output_kms_key)
+    with aws_errors(f"checking {uri}"):
+        found = set(_names_there(copy))
+        if missing := sorted(digests.keys() - found):
+            raise CloudError(f"{uri}/{missing[0]} is gone: --stop the endpoint, then deploy again")
+        if strange := sorted(found - digests.keys()):
+            raise CloudError(
+                f"{uri}/{strange[0]} is none of this release, but could be asked: remove it"
+            )
+        for name, expected in digests.items():
+            if (digest := _read_digest(copy, name)) != expected:
+                raise CloudError(
+                    f"{uri}/{name} has SHA-256 {digest[:12]}, its manifest lists {expected[:12]}: "
+                    "someone has written over it; --stop the endpoint, then deploy again"
+                )
+
+
+def _names_there(copy: Destination) -> Iterator[str]:
+    pages = copy.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=copy.bucket, Prefix=copy.key("")
+    )
+    for page in pages:
+        yield from (entry["Key"].removeprefix(copy.key("")) for entry in page.get("Contents", []))
+
+
+def _read_digest(copy: Destination, name: str) -> str:
+    found = hashlib.sha256()
+    body = copy.s3.get_object(Bucket=copy.bucket, Key=copy.key(name))["Body"]
+    for block in body.iter_chunks(2**20):
+        found.update(block)
+    return found.hexdigest()
 
 
 def _send(

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trademl.cli import options
+from trademl.cli.deploy_sagemaker import deploy_sagemaker
 from trademl.cli.output import emit
 from trademl.cli.sagemaker import print_requests
 from trademl.cli.session import Session, open_session
+from trademl.cli.strategy_files import read_files, strategy_files
 from trademl.errors import ConfigError, require_extra
 
 if TYPE_CHECKING:
     from trademl.aws.ec2_release import Release
     from trademl.ledger.tables import Deployment
-    from trademl.pipeline.strategy import Strategy
     from trademl.serve.background import Service
     from trademl.serve.command import ServeOptions
-    from trademl.serve.served import Mode
     from trademl.serve.strategies import ServedStrategy
-    from trademl.store.artifacts import Artifact
     from trademl.train.model import Model
 
 app = typer.Typer(
@@ -196,108 +194,7 @@ def _service_facts(service: Service) -> dict[str, Any]:
     }
 
 
-@app.command("sagemaker")
-def sagemaker(
-    model: Annotated[
-        str | None, typer.Argument(help="Id; the strategy's champion, else the newest.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the requests as JSON and send nothing.")
-    ] = False,
-    status: Annotated[bool, typer.Option("--status", help="Say how the endpoint is.")] = False,
-    stop: Annotated[
-        bool, typer.Option("--stop", help="Delete the endpoint: it costs nothing any more.")
-    ] = False,
-    config: options.Config = None,
-    workspace: options.Workspace = None,
-    json: options.Json = False,
-) -> None:
-    """Make or update an endpoint on SageMaker; a model that is no champion becomes a shadow."""
-    from dataclasses import asdict
-
-    from trademl.aws.endpoint_plan import hourly_cost
-    from trademl.aws.hosted import deploy_to_sagemaker, plan_hosting
-    from trademl.aws.prices import load_prices
-    from trademl.cli.predict import chosen_model
-    from trademl.pipeline.shipping import has_ladder
-
-    if dry_run + status + stop > 1:
-        raise typer.BadParameter("--dry-run, --status and --stop exclude each other")
-    if status or stop:
-        _ask_endpoint(config, workspace, stop=stop, as_json=json)
-        return
-    with open_session(config, workspace) as session, session.workspace.lock():
-        store, ledger, strategy = (
-            session.workspace.store,
-            session.workspace.ledger,
-            session.strategy,
-        )
-        plan = plan_hosting(
-            chosen_model(session, model),
-            strategy.aws,
-            strategy.hosting,
-            store,
-            ledger,
-            strategy=strategy.name,
-            describe=_describe(session) if has_ladder(strategy) else None,
-        )
-        cost = hourly_cost(plan, load_prices(strategy.aws.region, session.workspace.root))
-        if dry_run:
-            print_requests(plan.requests, cost)
-            return
-        typer.echo(cost, err=True)
-        deployed = deploy_to_sagemaker(plan, store, ledger, progress=session.progress)
-    result = {**asdict(deployed), "mode": plan.mode, "model": plan.model.artifact_id}
-    lines = [
-        f"{deployed.endpoint}: {deployed.change}, {plan.model.artifact_id} is {plan.mode}",
-        *(f"  {v['name']}: {v['instances']} x {v['image']}" for v in deployed.variants),
-        f"  smoke prediction: {deployed.score:.6f}, as the model scores here",
-    ]
-    emit(result, as_json=json, lines=lines)
-
-
-def _describe(session: Session) -> Callable[[Artifact, Mode], ServedStrategy]:
-    """Return what says how a model is served by the strategy of a session."""
-    from trademl.pipeline.shipping import shipped_strategies
-
-    def describe(model: Artifact, mode: Mode) -> ServedStrategy:
-        (served,) = shipped_strategies(
-            [session.strategy], session.workspace, model=model, mode=mode
-        )
-        return served
-
-    return describe
-
-
-def _ask_endpoint(
-    config: Path | None, workspace: Path | None, *, stop: bool, as_json: bool
-) -> None:
-    from dataclasses import asdict
-
-    from trademl.aws.hosted import sagemaker_status, stop_on_sagemaker
-
-    with open_session(config, workspace) as session, session.workspace.lock():
-        strategy, ledger = session.strategy, session.workspace.ledger
-        found = (
-            stop_on_sagemaker(
-                strategy.aws,
-                strategy.hosting,
-                ledger,
-                strategy=strategy.name,
-                progress=session.progress,
-            )
-            if stop
-            else sagemaker_status(strategy.aws, strategy.hosting, strategy=strategy.name)
-        )
-    said = "deleted" if stop else found.status
-    lines = [
-        f"{found.endpoint}: {said}" + (f" ({found.reason})" if found.reason else ""),
-        *(
-            f"  {v['name']}: {v['instances']} machines, weight {v['weight']}"
-            for v in found.variants
-        ),
-    ]
-    emit({**asdict(found), "status": said}, as_json=as_json, lines=lines)
+app.command("sagemaker")(deploy_sagemaker)
 
 
 @app.command("ec2")
@@ -338,7 +235,7 @@ def ec2(
     from trademl.cli.predict import chosen_model
     from trademl.pipeline.shipping import shipped_strategies
 
-    files = _strategy_files(what or [])
+    files = strategy_files(what or [])
     told_by = config or (files[0] if files else None)
     with open_session(told_by, workspace) as session, session.workspace.lock():
         store, ledger, strategy = (
@@ -347,7 +244,7 @@ def ec2(
             session.strategy,
         )
         if files:
-            shipped = shipped_strategies(_read_files(files, workspace), session.workspace)
+            shipped = shipped_strategies(read_files(files, workspace), session.workspace)
         else:
             model = chosen_model(session, what[0] if what else None)
             shipped = shipped_strategies([strategy], session.workspace, model=model)
@@ -373,20 +270,6 @@ def ec2(
         deployed = deploy_to_ec2(release, store, ledger, launch=launch, progress=session.progress)
     lines = [f"{name}: {said}" for name, said in deployed.instances.items()]
     emit(asdict(deployed), as_json=json, lines=[*_release_lines(release, left), *lines])
-
-
-def _strategy_files(words: list[str]) -> list[Path]:
-    """Return the strategy files among the words; none where they name a model."""
-    files = [Path(word) for word in words if word.endswith(".toml")]
-    if len(words) > 1 and len(files) < len(words):
-        raise typer.BadParameter("give strategy files (.toml), or the id of one model")
-    return files
-
-
-def _read_files(files: list[Path], workspace: Path | None) -> list[Strategy]:
-    from trademl.config import find_strategy_file, load_settings
-
-    return [load_settings(find_strategy_file(file), workspace=workspace).strategy for file in files]
 
 
 def _release_lines(release: Release, left: list[str]) -> list[str]:

@@ -156,12 +156,12 @@ def _put_back(ids: Collection[str], failed: tables.Deployment, ledger: Ledger) -
 
 
 def retire(endpoint: str, ledger: Ledger) -> None:
-    """Note that nothing answers at an endpoint any more."""
+    """Note that nothing answers at an endpoint, or below it, any more."""
     now = datetime.now(UTC)
     with ledger.turn() as session:
-        standing = select(tables.Deployment).filter_by(endpoint=endpoint, retired_at=None)
-        for deployment in session.scalars(standing):
-            deployment.retired_at = now
+        for deployment in session.scalars(select(tables.Deployment).filter_by(retired_at=None)):
+            if _is_below(deployment.endpoint, endpoint):
+                deployment.retired_at = now
 
 
 def standing_below(place: str, ledger: Ledger) -> list[str]:

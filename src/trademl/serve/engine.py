@@ -237,11 +237,13 @@ class Engine:
         held.model, held.row_s = entry, measure(entry)
         return held
 
-    def _open_loaded(self, name: str, held: Held) -> LiveStrategy:
+    def _open_loaded(self, name: str, held: Held, described: ServedStrategy) -> LiveStrategy:
         inside = _inside(name)
         for shares in self._shares:
             shares.add(inside, Quota())
-        self._live[inside] = LiveStrategy(inside, [held], self._machine)
+        self._live[inside] = LiveStrategy(
+            inside, [held], self._machine, described.policy, described.freshness
+        )
         return self._live[inside]
 
     def _close(self, name: str) -> None:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
-from trademl.errors import TrademlError
+from trademl.errors import ConfigError, StoreError, TrademlError
 from trademl.serve.live_strategy import LiveStrategy
 from trademl.serve.model_list import Listed, ModelList
 from trademl.serve.model_pool import Held, ModelFile, ModelPool, NoRoomError
+from trademl.serve.placement import CPU
+from trademl.serve.serving_folder import SERVING_FILE, model_files, read_serving
+from trademl.serve.strategies import ServedStrategy
 
 LOAD, UNLOAD = b"load", b"unload"  # what workers tell each other once the list is another
 PATIENCE_S = 300.0  # for a worker that loads a model; one that hangs is replaced long before
@@ -38,6 +42,7 @@ class Entry:
 
     loading: str
     held: Held
+    described: ServedStrategy
     strategy: LiveStrategy | None = None
     failed: Failed | None = None
 
@@ -53,7 +58,7 @@ class LoadedModels:
     Parameters
     ----------
     open_strategy, close_strategy : callable
-        Make a strategy of a model that is in memory, and end it.
+        Make a strategy of a model that is in memory, as it is described, and end it.
     models : ModelList
         Which models there are, for all workers.
     tell : callable
@@ -64,7 +69,7 @@ class LoadedModels:
     def __init__(
         self,
         pool: ModelPool,
-        open_strategy: Callable[[str, Held], LiveStrategy],
+        open_strategy: Callable[[str, Held, ServedStrategy], LiveStrategy],
         close_strategy: Callable[[str], None],
         models: ModelList,
         tell: Tell,
@@ -101,6 +106,10 @@ class LoadedModels:
             ready = await self._settled()
             if name in ready:
                 return Failed(409, f"model {name} is loaded already: unload it first")
+            try:
+                described_model(name, wanted)
+            except TrademlError as error:
+                return Failed(400, str(error))
             entry = self._add(name, wanted)
             try:
                 return await self._load_everywhere(name, entry, wanted, ready)
@@ -150,7 +159,7 @@ class LoadedModels:
         if self._entries.get(name) is not entry:
             return Failed(409, f"model {name} was unloaded while it was being loaded")
         if entry.strategy is None:  # of all that waited, the first
-            entry.strategy = self._open(name, entry.held)
+            entry.strategy = self._open(name, entry.held, entry.described)
         return None
 
     def close(self) -> None:
@@ -211,8 +220,13 @@ class LoadedModels:
                 self._add(name, wanted)
 
     def _add(self, name: str, wanted: Listed) -> Entry:
-        file = ModelFile(name, wanted.path, wanted.sha256)
-        self._entries[name] = Entry(wanted.loading, self._pool.add(file, is_pinned=True))
+        try:
+            described = described_model(name, wanted)
+        except TrademlError:  # its files were changed: to load them says so
+            described = _bare(name, wanted)
+        (file,) = model_files(described)
+        held = self._pool.add(file, is_pinned=True)
+        self._entries[name] = Entry(wanted.loading, held, described)
         return self._entries[name]
 
     def _drop(self, name: str, entry: Entry) -> None:
@@ -221,3 +235,36 @@ class LoadedModels:
             if entry.strategy is not None:
                 self._close(name)
             self._pool.remove(entry.held)
+
+
+def described_model(name: str, wanted: Listed) -> ServedStrategy:
+    """Return how a model is served: as the ``serving.json`` of its folder says, else bare.
+
+    Raises
+    ------
+    ConfigError, StoreError
+        If that file cannot be read, lists more than one model, or one for a graphics card.
+    """
+    folder = Path(wanted.path)
+    if not (folder / SERVING_FILE).is_file():
+        return _bare(name, wanted)
+    strategies = read_serving(folder)
+    files = [file for strategy in strategies for file in model_files(strategy)]
+    if len(files) > 1:
+        raise ConfigError(
+            f"{folder / SERVING_FILE} lists {len(files)} models, expected one: a ladder is served "
+            "from model/, not from a model that is loaded over HTTP"
+        )
+    if files[0].device != CPU:
+        raise ConfigError(
+            f"{files[0].id} has device {files[0].device!r}: models that are loaded over HTTP "
+            "compute on the processor"
+        )
+    if not Path(files[0].location).resolve().is_relative_to(folder):
+        raise StoreError(f"{files[0].location} leads out of {folder}")
+    file = replace(files[0], sha256=wanted.sha256 or files[0].sha256)
+    return replace(strategies[0], ladder=(file,))
+
+
+def _bare(name: str, wanted: Listed) -> ServedStrategy:
+    return ServedStrategy(name, (ModelFile(name, wanted.path, wanted.sha256),))

@@ -1,7 +1,9 @@
 """SageMaker's contract for containers of many models: they come and go over HTTP.
 
 ``POST /models`` loads, ``GET /models`` lists, ``GET`` and ``DELETE /models/{name}`` show and
-unload, ``POST /models/{name}/invoke`` predicts; the same whichever worker is asked.
+unload, ``POST /models/{name}/invoke`` predicts; the same whichever worker is asked. A folder with
+a ``serving.json`` (`trademl.serve.serving_folder`) says what its model is called and by which rules
+it answers.
 """
 
 from __future__ import annotations

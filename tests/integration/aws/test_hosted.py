@@ -18,6 +18,7 @@ from filelock import FileLock
 from aws_cases import BUCKET, OWN_IMAGE, REGION, DocumentedServer, RefusalError
 from ec2_cases import Ssm, stub_machine
 from hosting_cases import HostingService
+from multi_model_cases import MultiModelRuntime
 from trademl.ledger import Ledger, tables
 from trademl.serve.container import container_serving
 from trademl.serve.settings import ServerConfig
@@ -179,6 +180,116 @@ def test_a_container_of_sagemaker_is_given_the_rules_of_its_strategy(
     assert done.returncode == 0, done.stderr
     assert (served.policy.deadline_ms, served.freshness.max_spread) == (250.0, 0.5)
     assert [(m.id, m.mode) for m in served.ladder] == [(model, "live")]
+
+
+@contextmanager
+def several(service: HostingService, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """Answer as `answering`, with real containers behind the endpoints."""
+    runtime = MultiModelRuntime(service, folder / "machines")
+    with (
+        service.server.running() as server,
+        runtime.running() as url,
+        monkeypatch.context() as patch,
+    ):
+        patch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", server.url)
+        patch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", url)
+        yield runtime
+
+
+def shared(ledger: Ledger) -> dict[str, bool]:
+    """Return the strategies that are or were at the multi-model endpoint, and whether they are."""
+    place = f"sagemaker:{REGION}/trademl-serving/"
+    rows = [r for r in ledger.rows(tables.Deployment) if r.endpoint.startswith(place)]
+    return {row.endpoint.removeprefix(place): row.retired_at is None for row in rows}
+
+
+@pytest.fixture
+def plain(two: tuple[str, str], strategy: Path) -> tuple[str, str]:
+    """Return the two files without a quota, which a multi-model endpoint knows not."""
+    strategy.write_text(strategy.read_text().partition("[serving.quotas]")[0])
+    return two
+
+
+@pytest.mark.usefixtures("aws")
+def test_strategies_share_an_endpoint_and_are_asked_there_until_it_is_stopped(
+    run, plain, model, store, ledger, tmp_path, monkeypatch
+):
+    mean = np.asarray(load_binary_model(store.get(model).file("model.tar.gz")).mean_D)
+    (tmp_path / "mean.csv").write_text(",".join(map(str, mean)) + "\n")
+    words = ("deploy", "sagemaker", *plain)
+    service = HostingService(0.0)
+    with several(service, tmp_path, monkeypatch):
+        done = run(*words, "--json")
+        in_ledger = shared(ledger)
+        ask = ("predict", "mean.csv", "--on", "sagemaker", "--endpoint", "trademl-serving")
+        answer = json.loads(run(*ask, "--model", "alice.tar.gz", "--json").stdout)
+        smaller = json.loads(run("deploy", "sagemaker", plain[1], "--json").stdout)
+        after = shared(ledger)
+        status = json.loads(run(*words, "--status", "--json").stdout)
+        stopped = json.loads(run(*words, "--stop", "--json").stdout)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    score = pytest.approx(score_of(store, model), abs=1e-6)
+    assert (found["endpoint"], found["change"], found["left"]) == ("trademl-serving", "created", [])
+    assert found["strategies"] == {
+        "es": {"model": model, "target": "es.tar.gz", "score": score},
+        "alice": {"model": model, "target": "alice.tar.gz", "score": score},
+    }
+    assert in_ledger == {"es": True, "alice": True}
+    assert (answer["id"], answer["predictions"][0]["score"]) == (model, score)
+    assert (smaller["change"], smaller["left"]) == ("updated", ["es"])
+    assert after == {"es": False, "alice": True}
+    assert (status["status"], status["config"]) == ("InService", smaller["config"])
+    assert stopped["status"] == "deleted"
+    assert (service.endpoints, shared(ledger)) == ({}, {"es": False, "alice": False})
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_failed_release_of_several_leaves_the_ledger_as_it_was(
+    run, plain, ledger, tmp_path, monkeypatch
+):
+    with several(HostingService(0.0), tmp_path, monkeypatch) as runtime:
+        run("deploy", "sagemaker", plain[1])
+        before = shared(ledger)
+        runtime.instead = {"es.tar.gz": "none.tar.gz"}
+        failed = run("deploy", "sagemaker", *plain)
+
+    last = failed.stderr.splitlines()[-1]
+    assert failed.returncode == 1
+    assert "endpoint trademl-serving (es.tar.gz) cannot be asked: Failed to download" in last
+    assert "everything that this command had made was taken back" in last
+    assert shared(ledger) == before == {"alice": True}
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_dry_run_of_several_shows_the_requests_and_how_each_is_asked(run, plain, model):
+    done = run("deploy", "sagemaker", *plain, "--dry-run")
+
+    assert done.returncode == 0, done.stderr
+    requests = json.loads(done.stdout)
+    assert [next(iter(request)) for request in requests] == [
+        "CreateModel", "CreateEndpointConfig", "CreateEndpoint", "UpdateEndpoint"
+    ]  # fmt: skip
+    assert requests[0]["CreateModel"]["PrimaryContainer"]["Mode"] == "MultiModel"
+    assert f"  alice: {model}, asked as alice.tar.gz\n" in done.stderr
+    assert "nothing was sent" in done.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_several_with_a_quota_are_refused_in_one_line(run, two):
+    done = run("deploy", "sagemaker", *two, "--dry-run")
+
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "strategy es has a quota: a multi-model endpoint knows none" in done.stderr
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_file_and_a_model_do_not_share_an_endpoint(run, two, model):
+    done = run("deploy", "sagemaker", two[0], model, "--dry-run")
+
+    assert done.returncode == 2
+    assert "give strategy files (.toml), or the id of one model" in done.stderr
 
 
 class Transforms:

@@ -44,7 +44,7 @@ def with_two(folder, work):
 def worker(folder, executor) -> LoadedModels:
     return LoadedModels(
         ModelPool(2**30, executor),
-        lambda _name, held: held,
+        lambda _name, held, _described: held,
         lambda _name: None,
         SharedModelList(folder),
         no_others,
