@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 from sqlalchemy import Executable, delete, inspect
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Mapper, Session
 
 from trademl.errors import CodecError
@@ -87,17 +87,12 @@ def put(session: Session, table: type[Base], row: Mapping[str, Any]) -> None:
 def _upsert(
     server: str, table: type[Base], row: Mapping[str, Any], key: list[str], values: dict[str, Any]
 ) -> Executable:
-    if server == "sqlite":
-        return (
-            sqlite.insert(table).values(row).on_conflict_do_update(index_elements=key, set_=values)
-        )
-    if server == "postgresql":
-        return (
-            postgresql.insert(table)
-            .values(row)
-            .on_conflict_do_update(index_elements=key, set_=values)
-        )
-    return mysql.insert(table).values(row).on_duplicate_key_update(values)
+    # the module of the server at hand is loaded already; all three are 5 MB of every process
+    statement = import_module(f"sqlalchemy.dialects.{server}").insert(table).values(row)
+    if server in ("sqlite", "postgresql"):
+        conflict = statement.on_conflict_do_update(index_elements=key, set_=values)
+        return cast("Executable", conflict)
+    return cast("Executable", statement.on_duplicate_key_update(values))
 
 
 def may_wait(writes: Sequence[Write]) -> bool:
