@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trademl.errors import ConfigError, ServeError, TrademlError
-from trademl.serve import number_text, row_sum
+from trademl.serve import kernels
 from trademl.serve.batches import Batches
 from trademl.serve.capture import Capture
 from trademl.serve.capture_sinks import open_sink
@@ -132,8 +132,7 @@ class Engine:
         return self._observed
 
     async def _handler(self) -> Handler:
-        number_text.warm_up()
-        row_sum.warm_up()
+        kernels.warm_up()
         named = {asked.name: await self._open(asked) for asked in self._asked}
         self._live |= named
         folder = self._config.model_folder
