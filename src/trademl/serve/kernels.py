@@ -1,7 +1,8 @@
 """The compiled code of a server, loaded before the first request and without what none of it calls.
 
-The first kernel that numba loads in a process makes it look for a BLAS, which is `scipy.linalg` with
-all that it imports: 17 MB of each worker. Hidden meanwhile, it is found by whatever asks later.
+The first kernel that numba loads in a process makes it look for a BLAS, which is `scipy.linalg`
+with all that it imports: 17 MB of each worker. It is hidden meanwhile; whatever asks later
+finds it.
 """
 
 from __future__ import annotations
