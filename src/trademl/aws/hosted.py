@@ -14,7 +14,6 @@ from trademl.aws.endpoint_state import EndpointState, end_endpoint, endpoint_sta
 from trademl.aws.endpoints import DeployedEndpoint, Sleep, deploy_endpoint
 from trademl.aws.hosting import HostingConfig, check_hostable
 from trademl.aws.invoking import predict_on_endpoint
-from trademl.aws.multi_model_plan import plan_multi_model
 from trademl.aws.settings import AwsConfig, check_launchable
 from trademl.errors import ConfigError, ServeError
 from trademl.ledger import Ledger
@@ -104,35 +103,13 @@ def deploy_to_sagemaker(
         As `deploy_endpoint`; the ledger then stays as it was.
     """
     deployed = deploy_endpoint(plan, progress=progress, sleep=sleep)
-    place = _place(plan.aws, plan.hosting, plan.strategy)
-    deploy(store.get(plan.model.artifact_id), place, store, ledger)
+    deploy(store.get(plan.model.artifact_id), _place_of(plan), store, ledger)
     return deployed
-
-
-def plan_together(
-    strategies: Sequence[ServedStrategy],
-    aws: AwsConfig,
-    hosting: HostingConfig,
-    store: ArtifactStore,
-) -> EndpointPlan:
-    """Return the plan of a multi-model endpoint, see `trademl.aws.multi_model_plan`.
-
-    Parameters
-    ----------
-    strategies : sequence of ServedStrategy
-        As `trademl.pipeline.shipping.shipped_strategies` returns them.
-
-    Raises
-    ------
-    ConfigError, StoreError
-        As `trademl.aws.multi_model_plan.plan_multi_model`.
-    """
-    return plan_multi_model(strategies, aws, hosting, store)
 
 
 def leaving_sagemaker(plan: EndpointPlan, ledger: Ledger) -> list[str]:
     """Return the strategies that stand at a multi-model endpoint and are none of the plan."""
-    place = f"sagemaker:{plan.aws.region}/{plan.endpoint}"
+    place = _place_of(plan)
     named = {asked.called for asked in plan.answering.asked}
     return [name for name in standing_below(place, ledger) if name not in named]
 
@@ -153,10 +130,13 @@ def deploy_together(
         As `trademl.aws.endpoints.deploy_endpoint`; the ledger then stays as it was.
     """
     deployed = deploy_endpoint(plan, progress=progress, sleep=sleep)
-    place = f"sagemaker:{plan.aws.region}/{plan.endpoint}"
     models = {asked.called: store.get(asked.artifact_id) for asked in plan.answering.asked}
-    replace_below(place, models, store, ledger)
+    replace_below(_place_of(plan), models, store, ledger)
     return deployed
+
+
+def _place_of(plan: EndpointPlan) -> str:
+    return f"sagemaker:{plan.aws.region}/{plan.endpoint}"
 
 
 def sagemaker_status(aws: AwsConfig, hosting: HostingConfig, *, strategy: str) -> EndpointState:

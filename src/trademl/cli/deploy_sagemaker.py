@@ -124,7 +124,8 @@ def _deploy_together(
     from dataclasses import asdict
 
     from trademl.aws.endpoint_plan import hourly_cost
-    from trademl.aws.hosted import deploy_together, leaving_sagemaker, plan_together
+    from trademl.aws.hosted import deploy_together, leaving_sagemaker
+    from trademl.aws.multi_model_plan import plan_multi_model
     from trademl.aws.prices import load_prices
     from trademl.pipeline.shipping import shipped_strategies
 
@@ -135,7 +136,7 @@ def _deploy_together(
             session.strategy,
         )
         shipped = shipped_strategies(read_files(files, workspace), session.workspace)
-        plan = plan_together(shipped, told.aws, told.hosting, store)
+        plan = plan_multi_model(shipped, told.aws, told.hosting, store)
         left = leaving_sagemaker(plan, ledger)
         cost = hourly_cost(plan, load_prices(told.aws.region, session.workspace.root))
         if dry_run:
