@@ -27,11 +27,12 @@ demo: $(VENV)/.demo ## run the whole loop on bundled real ticks
 test: $(VENV)/.dev ## run every test
 	$(PYTEST)
 
-check: $(VENV)/.dev ## format, lint, types, imports: the gate before a commit
+check: $(VENV)/.dev ## format, lint, types, imports, tests that load: the gate before a commit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@found=$$($(BIN)/python -m pytest --collect-only -qq 2>&1) || { tail -n 40 <<<"$$found"; exit 1; }
 
 format: $(VENV)/.dev ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
