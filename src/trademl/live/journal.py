@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from trademl.errors import LeaseError
+from trademl.errors import LeaseError, StoreError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.live.outbox import Fence, hold, queue
@@ -51,6 +52,8 @@ class Journal:
     ------
     LeaseError
         Here and from every method that writes, if the fence fell.
+    StoreError
+        So too, if another process has written the same of this run: two trade it.
 
     Attributes
     ----------
@@ -105,10 +108,18 @@ class Journal:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        with self.ledger.session() as session:
-            if self._fence is not None and not hold(session, self._fence):
-                raise LeaseError(
-                    f"token {self._fence.token} of lease {self._fence.lease} no longer holds: "
-                    "another region may trade"
-                )
-            yield session
+        try:
+            with self.ledger.session() as session:
+                if self._fence is not None and not hold(session, self._fence):
+                    raise LeaseError(
+                        f"token {self._fence.token} of lease {self._fence.lease} no longer holds: "
+                        "another region may trade"
+                    )
+                yield session
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            raise StoreError(
+                f"another process trades run {self._run_id} into this ledger and was quicker: stop "
+                "one of the two, or give each its --region NAME, so that they take turns"
+            ) from error

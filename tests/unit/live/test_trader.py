@@ -13,7 +13,7 @@ from trademl.backtest.live_risk import AccountRisk
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
-from trademl.errors import ConfigError, LeaseError, ServeError
+from trademl.errors import ConfigError, LeaseError, ServeError, StoreError
 from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import OrderBotConfig, place_orders
@@ -319,3 +319,15 @@ def test_the_model_that_answers_decides_by_its_own_threshold(ledger):
             return Opinion(0.01, is_yes=True, tier="smallest", model_id="model-2", mode="live")
 
     assert run_all(make_trader(ledger, adviser=Bold()), recording())
+
+
+def test_of_two_that_trade_one_run_the_slower_is_told_and_nothing_is_booked_twice(ledger):
+    quotes = recording()
+    first, second = make_trader(ledger), make_trader(ledger)
+    trips = run_all(first, quotes)
+    with pytest.raises(StoreError, match="another process trades run live-1 .* --region NAME"):
+        run_all(second, quotes)
+    with ledger.session() as session:
+        entries = session.query(BrokerOrder).filter_by(kind="entry").count()
+        decisions = session.query(LiveDecision).filter_by(outcome="order").count()
+    assert entries == decisions >= len(trips) > 5
