@@ -262,3 +262,6 @@ def _after_spaces(body_B: Any, at: int) -> int:
     while body_B[at] in (ord(" "), ord("\t"), ord("\r"), ord("\n")):
         at += 1
     return at
+
+
+KERNELS = (_fill_json, _fill_csv)  # that `warm_up` has compiled
