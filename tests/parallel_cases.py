@@ -19,8 +19,8 @@ from trademl.train.parallel.job import NetworkJob
 
 D = 19
 NETWORK = NetworkConfig("transformer", n_steps=4, width=16, depth=4, heads=2)
-# 1,000 rows are no multiple of 64: the last batch is filled up
-TRAINING = NetworkTraining(epochs=3, batch_size=64, learning_rate=3e-3, tolerance=0.0)
+# 500 rows are no multiple of 64: the last batch is filled up
+TRAINING = NetworkTraining(epochs=3, batch_size=64, learning_rate=6e-3, tolerance=0.0)
 PIPELINE = {"stages": 2, "microbatches": 4}
 
 # name -> (distribution, settings of the training that must change no loss)
@@ -43,7 +43,7 @@ CASES = {
 
 def write_rows(folder: Path) -> None:
     """Write training and validation rows whose label a network can learn."""
-    for name, n, seed in (("train", 1000, 1), ("validation", 300, 2)):
+    for name, n, seed in (("train", 500, 1), ("validation", 150, 2)):
         rng = np.random.default_rng(seed)
         features = rng.normal(5.0, 3.0, (n, D)).astype(np.float32)
         logit = (features[:, :6] - 5.0).sum(axis=1) / 1.5
