@@ -56,6 +56,10 @@ class AwayError(StoreError):
     """A database cannot be reached now; the same may well succeed in a minute."""
 
 
+class ClashError(StoreError):
+    """A row stands in a database already: another was quicker; or it refers to none that stands."""
+
+
 class SchemaError(StoreError):
     """The database was written by another version of trademl."""
 

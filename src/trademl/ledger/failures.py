@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
-from trademl.errors import AwayError, StoreError
+from trademl.errors import AwayError, ClashError, StoreError
 from trademl.ledger.databases import shown
 
 MIN_FREE_BYTES = 2**20  # with less, SQLite cannot even map its shared memory
@@ -37,6 +37,8 @@ def database_errors(url: str) -> Iterator[None]:
     ------
     AwayError
         If it cannot be reached now.
+    ClashError
+        If a row stands already that may be there once, or one is missing that another refers to.
     StoreError
         Whatever else it says.
     """
@@ -48,7 +50,11 @@ def database_errors(url: str) -> Iterator[None]:
 
 def as_store_error(url: str, error: DBAPIError) -> StoreError:
     """Return what a database said as one line, without a password."""
-    kind = AwayError if is_away(error) else StoreError
+    kind = StoreError
+    if is_away(error):
+        kind = AwayError
+    elif isinstance(error, IntegrityError):
+        kind = ClashError
     found = " ".join(str(error.orig).split())
     return kind(f"{shown(url)}: {found}: {_advice(url, error)}")
 

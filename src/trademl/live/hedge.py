@@ -11,9 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-
-from trademl.errors import StoreError
+from trademl.errors import ClashError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, Hedge
 from trademl.live.hedge_size import HedgeConfig, HedgePlan, plan_hedge
@@ -162,10 +160,8 @@ def _fire_once(
             session.flush()
             if ticket:
                 queue(session, ticket, fence=fence, reason=f"outage of region {state.home}")
-    except StoreError as error:
-        if isinstance(error.__cause__, IntegrityError):
-            return Fired(False, "", "this outage is hedged already", plan)
-        raise
+    except ClashError:
+        return Fired(False, "", "this outage is hedged already", plan)
     if plan is None or ticket is None:
         return Fired(True, "", "nothing to buy: no position, or no contract within it", plan)
     return Fired(True, key, f"buy {plan.contracts} {plan.instrument}", plan)

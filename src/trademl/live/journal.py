@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from trademl.errors import LeaseError, StoreError
+from trademl.errors import ClashError, LeaseError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerOrder, LiveDecision, LiveRun
 from trademl.live.outbox import Fence, hold, queue
@@ -52,7 +51,7 @@ class Journal:
     ------
     LeaseError
         Here and from every method that writes, if the fence fell.
-    StoreError
+    ClashError
         So too, if another process has written the same of this run: two trade it.
 
     Attributes
@@ -116,10 +115,8 @@ class Journal:
                         "another region may trade"
                     )
                 yield session
-        except StoreError as error:
-            if not isinstance(error.__cause__, IntegrityError):
-                raise
-            raise StoreError(
+        except ClashError as error:
+            raise ClashError(
                 f"another process trades run {self._run_id} into this ledger and was quicker: stop "
                 "one of the two, or give each its --region NAME, so that they take turns"
             ) from error

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, CursorResult, case, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
-from trademl.errors import ConfigError, StoreError
+from trademl.errors import ClashError, ConfigError
 from trademl.ledger import Ledger
 from trademl.ledger.clock import DatabaseNowMs
 from trademl.ledger.live_tables import Lease
@@ -174,10 +173,8 @@ class LeaseHolder:
         try:
             with self._ledger.session() as session:
                 session.execute(row)
-        except StoreError as error:
-            if isinstance(error.__cause__, IntegrityError):
-                return False  # another was quicker
-            raise
+        except ClashError:
+            return False  # another was quicker
         return True
 
     def _change(self, where: ColumnElement[bool], values: dict[str, Any]) -> bool:

@@ -101,7 +101,7 @@ def insert(
     DataError
         If no broker could take the order.
     sqlalchemy.exc.IntegrityError
-        If an order has its key; the ledger's session raises it as the cause of a StoreError.
+        If an order has its key; the ledger's session makes a ClashError of it.
     """
     _check(ticket)
     session.add(

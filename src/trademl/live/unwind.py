@@ -7,12 +7,12 @@ who unwind at once write one order. What is on its way is never ordered again.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import IntegrityError
 
-from trademl.errors import StoreError
+from trademl.errors import ClashError
 from trademl.ledger import Ledger
 from trademl.ledger.live_tables import BrokerFilled, BrokerOrder, Hedge
 from trademl.live.hedge_size import HedgeConfig, closing_premium
@@ -110,12 +110,8 @@ def queue_closings(ledger: Ledger, found: Iterable[Closing]) -> None:
 
 
 def _queue(ledger: Ledger, ticket: OrderTicket) -> None:
-    try:
-        with ledger.session() as session:
-            insert(session, ticket, reason=f"unwinds hedge {ticket.payload['closes']}")
-    except StoreError as error:
-        if not isinstance(error.__cause__, IntegrityError):  # another was quicker
-            raise
+    with suppress(ClashError), ledger.session() as session:  # another was quicker
+        insert(session, ticket, reason=f"unwinds hedge {ticket.payload['closes']}")
 
 
 def _close(

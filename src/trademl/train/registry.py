@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from trademl.errors import RegistryError, StoreError
+from trademl.errors import ClashError, RegistryError
 from trademl.ledger import Ledger, tables
 
 How = Literal["gate", "hand", "forced", "rollback"]
@@ -251,9 +250,7 @@ def _one_wins(strategy: str) -> Iterator[None]:
     """Turn the clash of two promotions into one line."""
     try:
         yield
-    except StoreError as error:
-        if not isinstance(error.__cause__, IntegrityError):
-            raise
+    except ClashError as error:
         raise RegistryError(
             f"another promotion of strategy {strategy} came first and stands: look at trademl "
             "models list, then try again"

@@ -64,6 +64,20 @@ def holder(ledger, world, region, name, *, rate=1.0, offset_s=0.0, process="1"):
     )  # fmt: skip
 
 
+class OvertakenLedger(SlowLedger):
+    """A ledger in which somebody else acts just after the first look at it."""
+
+    def __init__(self, ledger, world, act):
+        super().__init__(ledger, world)
+        self._acts = [act]
+
+    def get(self, table, key):
+        found = super().get(table, key)
+        if self._acts:
+            self._acts.pop()()
+        return found
+
+
 @pytest.fixture
 def world():
     return World()
@@ -228,3 +242,14 @@ def test_every_database_is_asked_in_its_own_words(dialect, word):
 def test_nonsense_is_refused(ledger, change):
     with pytest.raises(ConfigError):
         LeaseHolder(ledger, "n", **{"home": "hk", "region": "hk", "holder": "x", **change})
+
+
+def test_of_two_processes_that_take_a_new_lease_at_once_one_has_it(ledger, world):
+    name = f"lease-{next(NAMES)}"
+    quicker, slower = (holder(ledger, world, "hk", name, process=p) for p in ("1", "2"))
+    slower._ledger = OvertakenLedger(ledger, world, quicker.acquire)
+
+    assert slower.acquire() is None
+    assert slower.fence is None
+    assert quicker.fence is not None
+    assert ledger.get(Lease, name).holder == quicker.holder

@@ -13,7 +13,7 @@ from trademl.backtest.live_risk import AccountRisk
 from trademl.backtest.settings import BacktestConfig
 from trademl.backtest.signals import Signals
 from trademl.backtest.sizing import sized
-from trademl.errors import ConfigError, LeaseError, ServeError, StoreError
+from trademl.errors import ClashError, ConfigError, LeaseError, ServeError
 from trademl.etl.features import feature_matrix, usable_rows
 from trademl.etl.recipe import FeatureRecipe, Lags
 from trademl.ingest.order_bot import OrderBotConfig, place_orders
@@ -325,7 +325,7 @@ def test_of_two_that_trade_one_run_the_slower_is_told_and_nothing_is_booked_twic
     quotes = recording()
     first, second = make_trader(ledger), make_trader(ledger)
     trips = run_all(first, quotes)
-    with pytest.raises(StoreError, match="another process trades run live-1 .* --region NAME"):
+    with pytest.raises(ClashError, match="another process trades run live-1 .* --region NAME"):
         run_all(second, quotes)
     with ledger.session() as session:
         entries = session.query(BrokerOrder).filter_by(kind="entry").count()
