@@ -188,7 +188,9 @@ def test_a_spread_that_is_none_is_refused(spread):
         response, answer = ask(running, X_Trademl_Spread=spread)
 
     assert response.status == 400
-    assert f"X-Trademl-Spread is '{spread}'" in answer["error"]
+    assert answer["error"] == (
+        f"X-Trademl-Spread is '{spread}': expected a finite number of 0 or more"
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,21 @@ def test_an_impossible_deadline_is_refused(value):
         response, answer = ask(running, X_Trademl_Deadline_Ms=value)
 
     assert response.status == 400
-    assert "X-Trademl-Deadline-Ms" in answer["error"]
+    assert answer["error"] == (
+        f"X-Trademl-Deadline-Ms is '{value}': expected milliseconds from 0 to 60000"
+    )
+
+
+@pytest.mark.parametrize("name", ["Feature-Time-Ns", "Sent-Ns"])
+@pytest.mark.parametrize("value", ["1.5", "-1", str(2**63)])
+def test_a_time_that_is_none_is_refused(name, value):
+    with server(Small()) as running:
+        response, answer = ask(running, **{f"X-Trademl-{name}": value})
+
+    assert response.status == 400
+    assert answer["error"] == (
+        f"X-Trademl-{name} is '{value}': expected whole nanoseconds since 1970"
+    )
 
 
 def test_several_strategies_answer_by_name():

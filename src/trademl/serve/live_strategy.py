@@ -196,7 +196,7 @@ class LiveStrategy:
         if wants.sent_ns is not None:
             since_s = (self._machine.wall_ns() - wants.sent_ns) / 1e9
             request.arrived_s = now_s - min(max(since_s, now_s - request.arrived_s), LONGEST_S)
-        patience_s = wants.deadline_s or self.policy.deadline_ms / 1000
+        patience_s = self._time_for(wants.deadline_s)
         deadline_s = request.arrived_s + patience_s
         if deadline_s <= max(now_s + min(LEAST_S, patience_s / 2), self._turns.ends_s):
             return self._send_away(request, now_s, wants)
@@ -235,8 +235,12 @@ class LiveStrategy:
             return True
         if not self._turns.is_behind:
             return False
-        patience_s = read_deadline_s(request.headers) or self.policy.deadline_ms / 1000
+        patience_s = self._time_for(read_deadline_s(request.headers))
         return now_s - request.arrived_s > patience_s * LATE_SHARE
+
+    def _time_for(self, deadline_s: float | None) -> float:
+        """Return how long a caller waits; one that says 0 has no time, and not the usual time."""
+        return self.policy.deadline_ms / 1000 if deadline_s is None else deadline_s
 
     def _send_away(self, request: Request, now_s: float, wants: Wants | None = None) -> Answer:
         queue_s = now_s - request.arrived_s

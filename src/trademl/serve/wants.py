@@ -112,27 +112,28 @@ def _attributes(value: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @lru_cache(maxsize=256)  # callers say the same again and again
 def _seconds(header: bytes, value: bytes) -> float:
-    return _number(header, value, float, 0.0, LONGEST_S * 1000) / 1000
+    expected = f"milliseconds from 0 to {LONGEST_S * 1000:.0f}"
+    return _number(header, value, float, LONGEST_S * 1000, expected) / 1000
 
 
 def _nanoseconds(header: bytes, value: bytes) -> int:
-    return int(_number(header, value, int, 0, 2**63))
+    return int(_number(header, value, int, 2**63 - 1, "whole nanoseconds since 1970"))
 
 
 def _spread(header: bytes, value: bytes) -> float:
-    return _number(header, value, float, 0.0, sys.float_info.max)
+    return _number(header, value, float, sys.float_info.max, "a finite number of 0 or more")
 
 
 def _number(
-    header: bytes, value: bytes, kind: Callable[[bytes], float], least: float, most: float
+    header: bytes, value: bytes, kind: Callable[[bytes], float], most: float, expected: str
 ) -> float:
     try:
         number = kind(value)
     except ValueError:
         number = math.nan
-    if not least <= number <= most:  # NaN neither
+    if not 0 <= number <= most:  # NaN neither
         found = shown(value.decode("latin-1"))
-        raise RequestError(400, f"{_title(header)} is {found}: no such number")
+        raise RequestError(400, f"{_title(header)} is {found}: expected {expected}")
     return number
 
 

@@ -151,8 +151,9 @@ def test_who_asks_for_something_special_gets_no_brief_abstention(headers):
     assert brief_abstention(request, "abstain", "busy", 0.03) is None
 
 
-def test_what_has_no_time_left_is_sent_away_unread():
-    assert answer_of(Loop(), 0.2, x_trademl_deadline_ms=b"201") == "abstain"
+@pytest.mark.parametrize(("waited_s", "deadline_ms"), [(0.2, b"201"), (0.0, b"0"), (0.0, b"0.0")])
+def test_what_has_no_time_left_is_sent_away_unread(waited_s, deadline_ms):
+    assert answer_of(Loop(), waited_s, x_trademl_deadline_ms=deadline_ms) == "abstain"
 
 
 @pytest.mark.parametrize(("deadline_ms", "tier"), [(b"120", "abstain"), (b"250", "biggest")])
