@@ -7,6 +7,7 @@ TrademlError
 │   └── CodecError   a binary file is damaged: the message names record and byte offset
 ├── StoreError       an artifact or a database cannot be read or written
 │   ├── AwayError    a database cannot be reached now; the same may succeed in a minute
+│   ├── ClashError   a row stands in a database already, or refers to none
 │   ├── SchemaError  the database was written by another version of trademl
 │   ├── LockedError  another run holds the workspace
 │   ├── LedgerAwayError  a server that runs cannot reach its ledger
